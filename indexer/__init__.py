@@ -1,0 +1,1 @@
+"""Encoders and their runtimes, the store (LanceDB), the searcher (FAISS) and the pipeline that builds and refreshes."""

@@ -1,0 +1,1 @@
+"""The Gradio front, which talks HTTP to the service and nothing else. Not built yet."""
