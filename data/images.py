@@ -1,0 +1,222 @@
+"""The only place where a file becomes pixels: intake limits, decoding, turning, colour, crop and letterbox.
+
+Untrusted bytes come through here, so the order matters: format, size in bytes and size in pixels are checked before
+anything is decoded. What the limits are and why: docs/decisions/0002-image-intake.md.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from data.catalog import Box
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_BYTES = 20 * 1024 * 1024
+MAX_PIXELS = 25_000_000
+# Changes whenever the same file would become other pixels; embeddings of two versions are not comparable.
+PREPROCESSING_VERSION = 1
+
+# Pillow's own guard starts at 179 megapixels, and at 89 it only warns; ours is the limit above, and an error.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+class ImageError(ValueError):
+    """A photo that is not taken in. `source` is its path (None for bytes), `reason` one sentence."""
+
+    def __init__(self, reason: str, source: Path | None = None) -> None:
+        super().__init__(f"{source}: {reason}" if source else reason)
+        self.reason = reason
+        self.source = source
+
+
+def read_bytes(source: Path | bytes) -> bytes:
+    """The encoded photo.
+
+    Args:
+        source: Path of a photo file, or its bytes.
+
+    Raises:
+        ImageError: No such file, not readable, empty, or over 20 MB.
+    """
+    path = source if isinstance(source, Path) else None
+    if isinstance(source, bytes):
+        content = source
+    else:
+        try:
+            with source.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+        except FileNotFoundError as error:
+            raise ImageError("There is no such file.", path) from error
+        except OSError as error:
+            raise ImageError(f"The file cannot be read: {error.strerror}.", path) from error
+    if not content:
+        raise ImageError("The file is empty.", path)
+    if len(content) > MAX_BYTES:
+        raise ImageError(f"A photo may have at most {MAX_BYTES // 2**20} MB; this one has more.", path)
+    return content
+
+
+def image_size(source: Path | bytes) -> tuple[int, int]:
+    """Width and height in pixels of the EXIF-turned photo, read from its header alone.
+
+    Raises:
+        ImageError: Not a photo that is taken in.
+    """
+    image = _identify(read_bytes(source), source if isinstance(source, Path) else None)
+    return image.size[::-1] if _is_quarter_turned(image) else image.size
+
+
+def open_image(source: Path | bytes, *, at_least: int | None = None) -> Image.Image:
+    """The photo as people see it: first frame, EXIF-turned, sRGB, alpha on white, mode RGB.
+
+    Args:
+        source: Path of a photo file, or its bytes.
+        at_least: The longer side, in pixels, that the caller will scale down to; a JPEG that is much larger is then
+            decoded at a fraction of its size. None decodes in full.
+
+    Raises:
+        ImageError: Not JPEG, PNG or WEBP; over 20 MB or 25 megapixels; truncated or damaged.
+    """
+    path = source if isinstance(source, Path) else None
+    image = _identify(read_bytes(source), path)
+    try:
+        if at_least is not None:
+            # Twice the size keeps the final resize the one that decides what is seen (test_draft_does_not_change).
+            scale = 2 * at_least / max(image.size)
+            image.draft(None, (int(image.width * scale), int(image.height * scale)))
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise ImageError(f"The photo is truncated or damaged ({error}).", path) from error
+    return _to_srgb(_turn(image))
+
+
+def read_pixels(source: Path | bytes, size: int, *, box: Box | None = None) -> NDArray[np.uint8]:
+    """What an encoder sees: the photo, or its box, letterboxed on white.
+
+    Args:
+        source: Path of a photo file, or its bytes.
+        size: Side of the square in pixels.
+        box: Region of the EXIF-turned photo; None for all of it.
+
+    Returns:
+        (size, size, 3) uint8, RGB.
+
+    Raises:
+        ImageError: As `open_image`.
+    """
+    if box is None:
+        return letterbox(open_image(source, at_least=size), size)
+    longer_share = max(box.width, box.height)
+    return letterbox(crop(open_image(source, at_least=int(size / longer_share) + 1), box), size)
+
+
+def crop(image: Image.Image, box: Box) -> Image.Image:
+    """The region of the photo, at least one pixel wide and high."""
+    left = min(int(box.x * image.width), image.width - 1)
+    top = min(int(box.y * image.height), image.height - 1)
+    right = max(left + 1, round((box.x + box.width) * image.width))
+    bottom = max(top + 1, round((box.y + box.height) * image.height))
+    return image.crop((left, top, min(right, image.width), min(bottom, image.height)))
+
+
+def letterbox(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """The whole photo in the middle of a white square; garments are tall, and a centre crop cuts hems and collars.
+
+    Returns:
+        (size, size, 3) uint8, RGB.
+    """
+    scale = size / max(image.size)
+    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    square = np.full((size, size, 3), 255, np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    square[top : top + height, left : left + width] = np.asarray(image)
+    return square
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """The pixels, (H, W) grey or (H, W, 3) RGB uint8, as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _identify(content: bytes, path: Path | None) -> Image.Image:
+    """The opened, not yet decoded photo, within the limits."""
+    too_large = f"A photo may have at most {MAX_PIXELS // 10**6} megapixels; "
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"The file is no JPEG, PNG or WEBP photo; it starts with {content[:8]!r}.", path) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(too_large + "this one has more. Scale it down first.", path) from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise ImageError(f"The photo's header is damaged ({error}).", path) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(too_large + f"this one is {image.width} x {image.height}. Scale it down first.", path)
+    if min(image.size) < 1:
+        raise ImageError("The photo has no pixels.", path)
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1..8; 1 where the tag is absent or its block is damaged."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # A damaged EXIF block raises whatever its parser met; the pixels are good.
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _is_quarter_turned(image: Image.Image) -> bool:
+    return _orientation(image) >= 5
+
+
+def _turn(image: Image.Image) -> Image.Image:
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """The decoded photo in mode RGB: 16 bits scaled, palette and CMYK converted, alpha laid on white."""
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I"):
+        # A plain convert("L") clips at 255 instead of scaling.
+        values = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((values * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8))
+    if image.mode in ("CMYK", "RGB") and profile:
+        image = _apply_profile(image, profile)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    """The photo in sRGB; unchanged where its colour profile is sRGB already, damaged, or not for its mode."""
+    try:
+        transform = _srgb_transform(profile, image.mode)
+        return image if transform is None else ImageCms.applyTransform(image, transform) or image
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image
+
+
+@lru_cache(maxsize=16)
+def _srgb_transform(profile: bytes, mode: str) -> Any:
+    """The transform from an ICC profile to sRGB, or None where it is sRGB; photos of a catalog share a few profiles."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if "srgb" in ImageCms.getProfileDescription(source).lower():
+        return None
+    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")

@@ -1,0 +1,227 @@
+"""The one seam between a network and the machine: torch, or OpenVINO, at a precision that is pinned and recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import warnings
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from indexer.encoders import Encoder, EncoderCard, EncoderError, Weights, unit_length
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RUNTIMES = ("auto", "openvino", "torch")
+PRECISIONS = ("fp32", "bf16")
+# Changes when indexer.networks changes what a converted network computes.
+_CONVERSION_VERSION = 1
+
+
+def resolve_runtime(runtime: str = "auto", precision: str | None = None) -> tuple[str, str]:
+    """The runtime and precision that this machine will use.
+
+    Args:
+        runtime: `torch`, `openvino` or `auto`.
+        precision: `fp32`, `bf16`, or None to choose.
+
+    Raises:
+        EncoderError: Neither is known.
+    """
+    if runtime not in RUNTIMES or precision not in (None, *PRECISIONS):
+        raise EncoderError(
+            f"A runtime is one of {', '.join(RUNTIMES)} and a precision one of {', '.join(PRECISIONS)}; "
+            f"got {runtime} and {precision}."
+        )
+    if runtime == "auto":
+        runtime = "torch" if _has_cuda() else "openvino"
+    if precision is None:
+        on_bf16 = _has_cuda() if runtime == "torch" else bf16_pays(_cpu_description())
+        precision = "bf16" if on_bf16 else "fp32"
+    return runtime, precision
+
+
+def bf16_pays(cpu: str) -> bool:
+    """Whether OpenVINO is faster in bf16 than in fp32 on a processor; figures in docs/decisions/0003.
+
+    Args:
+        cpu: Text of /proc/cpuinfo.
+    """
+    # Intel's avx512_bf16 without AMX runs at half the rate of fp32 (measured 1.4 to 1.8 times slower).
+    return "amx_bf16" in cpu or ("avx512_bf16" in cpu and "AuthenticAMD" in cpu)
+
+
+def load_runtime(weights: Weights, card: EncoderCard) -> Encoder:
+    """The encoder that a card describes.
+
+    Raises:
+        EncoderError: The weights cannot be loaded, or this machine cannot run them so.
+    """
+    return OpenVinoEncoder(weights, card) if card.runtime == "openvino" else TorchEncoder(weights, card)
+
+
+class TorchEncoder:
+    """The network in torch: the reference in fp32 on a CPU, and the fast way on CUDA."""
+
+    def __init__(self, weights: Weights, card: EncoderCard) -> None:
+        import torch
+
+        from indexer.networks import build_network
+
+        self.card = card
+        self._torch = torch
+        self._device = "cuda" if _has_cuda() else "cpu"
+        self._dtype = torch.bfloat16 if card.precision == "bf16" else torch.float32
+        network = build_network(weights, card)
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # One forward at a time uses every core; two at once only fight for them.
+        self._lock = threading.Lock()
+
+    @property
+    def workers(self) -> int:
+        """Threads that keep it busy: they decode side by side and take turns in the forward."""
+        return cpu_count() + 1
+
+    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The embeddings, (B, D) float32 of unit length, of (B, S, S, 3) uint8 letterboxed photos."""
+        torch = self._torch
+        with self._lock, torch.inference_mode(), self._autocast():
+            features = self._network(torch.from_numpy(pixels).to(self._device))
+            result = features.float().cpu().numpy()
+        return unit_length(result, self.card.name)
+
+    def _autocast(self) -> Any:
+        if self._dtype == self._torch.float32:
+            return nullcontext()
+        return self._torch.autocast(self._device, self._dtype)
+
+
+class OpenVinoEncoder:
+    """The network in OpenVINO on a CPU: one single-threaded stream a core, which beats batching there."""
+
+    def __init__(self, weights: Weights, card: EncoderCard) -> None:
+        openvino = import_openvino()
+        self.card = card
+        core = openvino.Core()
+        if card.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise EncoderError(
+                f"This processor has no bf16, which '{card.name}' is wanted in. "
+                "Re-index with `--precision fp32`, which runs on any processor."
+            )
+        options = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[card.precision],
+            "NUM_STREAMS": cpu_count(),
+            "INFERENCE_NUM_THREADS": cpu_count(),
+        }
+        self._model = core.compile_model(core.read_model(_converted(weights, card)), "CPU", options)
+        self._requests = threading.local()
+
+    @property
+    def workers(self) -> int:
+        """Threads that keep it busy: each reads, decodes and runs its own stream."""
+        return cpu_count()
+
+    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The embeddings, (B, D) float32 of unit length, of (B, S, S, 3) uint8 letterboxed photos."""
+        request = getattr(self._requests, "request", None)
+        if request is None:
+            request = self._requests.request = self._model.create_infer_request()
+        return unit_length(request.infer([pixels], share_inputs=True)[0], self.card.name)
+
+
+def cpu_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def import_openvino() -> Any:
+    """The `openvino` module, with its usage telemetry off."""
+    # Without this package OpenVINO takes its own silent stub; with it, the import alone sends an event.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def cache_folder() -> Path:
+    """Where converted networks are kept; `MODISTE_CACHE` moves it. Anything in it may be deleted."""
+    return Path(os.environ.get("MODISTE_CACHE") or platformdirs.user_cache_dir("modiste")) / "openvino"
+
+
+def _converted(weights: Weights, card: EncoderCard) -> Path:
+    """The network as OpenVINO's model.xml, converted on first use; later starts need no torch."""
+    openvino = import_openvino()
+    key = [replace(card, precision="").fingerprint, openvino.get_version(), str(_CONVERSION_VERSION)]
+    folder = cache_folder() / hashlib.blake2b("|".join(key).encode(), digest_size=16).hexdigest()
+    if not _is_intact(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            aside = Path(scratch) / "model"
+            _convert(weights, card, aside)
+            try:
+                aside.rename(folder)
+            except OSError:
+                # Another process was quicker; its conversion is the same.
+                if not _is_intact(folder):
+                    raise
+    return folder / "model.xml"
+
+
+def _convert(weights: Weights, card: EncoderCard, folder: Path) -> None:
+    import torch
+
+    from indexer.networks import build_network
+
+    openvino = import_openvino()
+    shape = [-1, card.image_size, card.image_size, 3]
+    example = torch.zeros([2, *shape[1:]], dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The tracer warns about each shape that it takes for a constant.
+        network = build_network(weights, card)
+        model = openvino.convert_model(network, example_input=example, input=[(shape, openvino.Type.u8)])
+    folder.mkdir()
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    digests = {name: _sha256(folder / name) for name in ("model.xml", "model.bin")}
+    (folder / "sha256.json").write_text(json.dumps(digests), "utf-8")
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        digests = json.loads((folder / "sha256.json").read_text("utf-8"))
+        return all(_sha256(folder / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _has_cuda() -> bool:
+    # A CPU build of torch says so in its version; asking that spares two seconds of import.
+    if "+cpu" in importlib.metadata.version("torch"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _cpu_description() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return ""

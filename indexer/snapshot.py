@@ -1,0 +1,131 @@
+"""A snapshot: one version of the items table, held still, and how what Lance raises becomes one sentence."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.catalog import Box, CatalogItem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from indexer.encoders import EncoderCard
+
+ITEM_COLUMNS = ("item_id", "product_id", "image", "image_bytes", "targets", "labels", "box", "split")
+
+
+class StoreError(RuntimeError):
+    """The gallery's table cannot be opened, read or written."""
+
+
+class GalleryNotFoundError(StoreError):
+    """The folder is no gallery."""
+
+
+class GalleryLockedError(StoreError):
+    """Another process is writing to the gallery."""
+
+
+class Snapshot:
+    """One version of the items table. Row i of every column here is row i of every other."""
+
+    def __init__(self, folder: Path, table: Any, card: EncoderCard) -> None:
+        self.folder = folder
+        self.card = card
+        self.version = int(table.version)
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.count_rows())
+
+    def columns(self, *names: str) -> pa.Table:
+        """Whole columns, in row order."""
+        with translated(f"Gallery {self.folder} cannot be read"):
+            return self._table.search().select(list(names)).to_arrow()
+
+    def batches(self, *names: str) -> Iterator[pa.RecordBatch]:
+        """Columns in row order, a batch at a time."""
+        with translated(f"Gallery {self.folder} cannot be read"):
+            yield from self._table.search().select(list(names)).to_batches()
+
+    def take(self, rows: NDArray[np.int64], *names: str) -> list[dict[str, Any]]:
+        """The named columns of some rows, in the order asked for.
+
+        Args:
+            rows: (R,) row numbers.
+            names: Columns.
+        """
+        unique, inverse = np.unique(rows, return_inverse=True)
+        if not len(unique):
+            return []
+        with translated(f"Gallery {self.folder} cannot be read"):
+            found = self._table.take_offsets(unique.tolist()).select(list(names)).to_arrow().to_pylist()
+        return [found[index] for index in inverse]
+
+    def row_of(self, item_id: str) -> int | None:
+        """The row of an item, or None."""
+        ids = self.columns("item_id").column(0)
+        row = int(pc.index(ids, item_id).as_py())
+        return None if row < 0 else row
+
+    def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The embeddings of some rows, or of all, (N, D) float32."""
+        if rows is not None:
+            taken = self.take(rows, "embedding")
+            return np.array([row["embedding"] for row in taken], np.float32).reshape(len(taken), self.card.dimension)
+        matrix = np.empty((len(self), self.card.dimension), np.float32)
+        start = 0
+        for batch in self.batches("embedding"):
+            end = start + batch.num_rows
+            matrix[start:end] = batch_embeddings(batch)
+            start = end
+        return matrix
+
+
+def batch_embeddings(batch: pa.RecordBatch) -> NDArray[np.float32]:
+    """The `embedding` column of a batch, (B, D) float32."""
+    column = batch.column("embedding")
+    # (B * D,) to (B, D)
+    return cast("NDArray[np.float32]", column.flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1))
+
+
+def item_of(row: dict[str, Any]) -> CatalogItem:
+    """The catalog's record of a stored row."""
+    labels: dict[str, tuple[str, ...]] = {}
+    for target, name in zip(row["targets"] or [], row["labels"] or [], strict=True):
+        labels[target] = (*labels.get(target, ()), name)
+    return CatalogItem(
+        item_id=row["item_id"],
+        image=row["image_bytes"] if row["image"] is None else Path(row["image"]),
+        product_id=row["product_id"],
+        labels=labels,
+        box=None if row["box"] is None else Box(*row["box"]),
+        split=row["split"],
+    )
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turns what Lance and the system raise into one StoreError sentence."""
+    try:
+        yield
+    except (StoreError, AssertionError):
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        text = str(error)
+        no_room = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text
+        if no_room:
+            hint = "There is no room on the disk. What was committed before is safe; free some space and run it again."
+        else:
+            # Lance appends the place in its source code.
+            hint = re.sub(r",? *(/|[A-Za-z]:\\)[^ ]*\.rs:\d+:\d+", "", text).strip().splitlines()[0]
+        raise StoreError(f"{what}: {hint}") from error
