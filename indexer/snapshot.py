@@ -80,8 +80,10 @@ class Snapshot:
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """The embeddings of some rows, or of all, (N, D) float32."""
         if rows is not None:
-            taken = self.take(rows, "embedding")
-            return np.array([row["embedding"] for row in taken], np.float32).reshape(len(taken), self.card.dimension)
+            unique, inverse = np.unique(rows, return_inverse=True)
+            with translated(f"Gallery {self.folder} cannot be read"):
+                found = self._table.take_offsets(unique.tolist()).select(["embedding"]).to_arrow().combine_chunks()
+            return batch_embeddings(found.to_batches()[0])[inverse] if len(unique) else self._no_embeddings()
         matrix = np.empty((len(self), self.card.dimension), np.float32)
         start = 0
         for batch in self.batches("embedding"):
@@ -89,6 +91,9 @@ class Snapshot:
             matrix[start:end] = batch_embeddings(batch)
             start = end
         return matrix
+
+    def _no_embeddings(self) -> NDArray[np.float32]:
+        return np.empty((0, self.card.dimension), np.float32)
 
 
 def batch_embeddings(batch: pa.RecordBatch) -> NDArray[np.float32]:

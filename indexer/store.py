@@ -180,19 +180,6 @@ class Store:
         """The table's version, one higher with each commit."""
         return int(self._table.version)
 
-    @contextmanager
-    def writing(self, *, wait_s: float = 0.0) -> Iterator[None]:
-        """Holds the gallery's only writing place.
-
-        Args:
-            wait_s: Seconds to wait for another writer to end.
-
-        Raises:
-            GalleryLockedError: Another process is still writing after that.
-        """
-        with writing(self.folder, wait_s=wait_s):
-            yield
-
     def upsert(self, rows: Sequence[Row]) -> int:
         """Commits rows, durably: new items are added, known ones replaced. Hold `writing` around it.
 

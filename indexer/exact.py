@@ -1,0 +1,65 @@
+"""Exact search: every vector is compared. It is the default while that is fast enough, and the oracle everywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Similarities held at once: 64 MiB of float32.
+_BLOCK = 2**24
+
+
+def exact_search(
+    matrix: NDArray[np.float32], queries: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The k nearest rows of a matrix for each query; equal distances stand in row order.
+
+    Args:
+        matrix: (N, D) float32 of unit length.
+        queries: (B, D) float32 of unit length.
+        k: Neighbours wanted, 1 or more.
+
+    Returns:
+        (B, k) row numbers, -1 where there are fewer rows, and (B, k) distances `1 - cosine`, 0..2, inf there.
+    """
+    rows = np.full((len(queries), k), -1, np.int64)
+    distances = np.full((len(queries), k), np.inf, np.float32)
+    found = min(k, len(matrix))
+    if not found:
+        return rows, distances
+    step = max(1, _BLOCK // len(matrix))
+    for start in range(0, len(queries), step):
+        # (b, D) x (D, N) to (b, N)
+        block = 1 - queries[start : start + step] @ matrix.T
+        nearest = _smallest(block, found)
+        rows[start : start + step, :found] = nearest
+        distances[start : start + step, :found] = np.take_along_axis(block, nearest, axis=1)
+    return rows, distances.clip(0, 2, out=distances, where=np.isfinite(distances))
+
+
+def merge(
+    parts: list[tuple[NDArray[np.int64], NDArray[np.float32]]], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The k nearest of several answers to the same queries, in the form of `exact_search`."""
+    rows = np.concatenate([part[0] for part in parts], axis=1)
+    distances = np.concatenate([part[1] for part in parts], axis=1)
+    # By distance, then by row; the padding is at infinity.
+    order = np.lexsort((rows, distances), axis=1)[:, :k]
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(distances, order, axis=1)
+
+
+def _smallest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Column numbers of the `count` smallest values of each row of (B, N), by value and then by column."""
+    if count == values.shape[1]:
+        return np.argsort(values, axis=1, kind="stable")
+    border = np.partition(values, count - 1, axis=1)[:, count - 1]
+    nearest = np.empty((len(values), count), np.int64)
+    for row, limit in enumerate(border):
+        # All that tie with the last one compete for its place, so that the answer does not depend on the partition.
+        candidates = np.flatnonzero(values[row] <= limit)
+        nearest[row] = candidates[np.argsort(values[row, candidates], kind="stable")[:count]]
+    return nearest

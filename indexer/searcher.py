@@ -1,0 +1,137 @@
+"""The searcher: neighbours in one snapshot, exactly or through FAISS, right whatever the FAISS file has missed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexer.exact import exact_search, merge
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from indexer.faiss_index import FaissIndex
+    from indexer.snapshot import Snapshot
+
+
+class QueryError(ValueError):
+    """A query that cannot be answered; the message says what was wanted and what came."""
+
+
+class Searcher:
+    """Finds the nearest rows of a snapshot.
+
+    Rows that the FAISS index holds are searched there; rows that came or changed after it (the tail) are compared
+    exactly and merged, and vectors that are no longer in the table are masked. Without an index all rows are tail.
+
+    Args:
+        snapshot: What is searched.
+        index: A FAISS index of this or an earlier version, or None.
+    """
+
+    def __init__(self, snapshot: Snapshot, index: FaissIndex | None = None) -> None:
+        self.snapshot = snapshot
+        self.index = index
+        self._rows = len(snapshot)
+        if index is None:
+            self._tail = np.arange(self._rows)
+            self._tail_vectors = snapshot.embeddings()
+            return
+        self._row_of, self._position_of = _align(snapshot, index.vector_keys)
+        # None where every vector of the index is current, which is when no selector is needed.
+        current = np.flatnonzero(self._row_of >= 0)
+        self._current = None if len(current) == len(self._row_of) else current
+        self._tail = np.flatnonzero(self._position_of < 0)
+        self._tail_vectors = snapshot.embeddings(self._tail)
+
+    @property
+    def variant(self) -> str:
+        """`exact`, `hnsw` or `ivf`."""
+        return "exact" if self.index is None else self.index.card.variant
+
+    @property
+    def tail_rows(self) -> int:
+        """Rows that are compared exactly because the FAISS index does not hold them; 0 for exact search."""
+        return 0 if self.index is None else len(self._tail)
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, *, rows: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The k nearest rows for each query; k come back whenever k exist.
+
+        Args:
+            queries: (B, D) float32 of unit length.
+            k: Neighbours wanted, 1 or more.
+            rows: Only these rows compete, ascending; None for all.
+
+        Returns:
+            (B, k) row numbers, -1 where there are fewer rows, and (B, k) distances `1 - cosine`, 0..2, inf there.
+
+        Raises:
+            QueryError: Wrong dimension, not of unit length or not finite, or k below 1.
+        """
+        self._check(queries, k)
+        parts = [self._search_tail(queries, k, rows)]
+        if self.index is not None:
+            parts.append(self._search_index(self.index, queries, k, rows))
+        return merge(parts, k)
+
+    def _search_tail(
+        self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        tail, vectors = self._tail, self._tail_vectors
+        if rows is not None:
+            allowed = np.zeros(self._rows, bool)
+            allowed[rows] = True
+            chosen = np.flatnonzero(allowed[tail])
+            tail, vectors = tail[chosen], vectors[chosen]
+        found, distances = exact_search(vectors, queries, k)
+        return np.where(found < 0, -1, tail[found] if len(tail) else -1), distances
+
+    def _search_index(
+        self, index: FaissIndex, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        positions = self._current
+        if rows is not None:
+            positions = self._position_of[rows]
+            positions = positions[positions >= 0]
+        found, distances = index.search(queries, k * index.candidates, positions=positions)
+        found_rows = np.where(found < 0, -1, self._row_of[found])
+        if not index.is_exact_in_distance:
+            distances = self._exact_distances(queries, found_rows)
+        return found_rows, distances
+
+    def _exact_distances(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The true distances, (B, K), of rows that an index found by its codes."""
+        distances = np.full(rows.shape, np.inf, np.float32)
+        for query, (found, target) in zip(queries, zip(rows, distances, strict=True), strict=True):
+            valid = found >= 0
+            target[valid] = (1 - self.snapshot.embeddings(found[valid]) @ query).clip(0, 2)
+        return distances
+
+    def _check(self, queries: NDArray[np.float32], k: int) -> None:
+        dimension = self.snapshot.card.dimension
+        if k < 1:
+            raise QueryError(f"k is the number of neighbours, 1 or more; got {k}.")
+        if queries.ndim != 2 or queries.shape[1] != dimension:
+            raise QueryError(
+                f"Gallery {self.snapshot.folder} holds {dimension}-number embeddings ({self.snapshot.card.name}); the "
+                f"query has shape {queries.shape}. Use the same encoder or re-index."
+            )
+        norms = np.linalg.norm(queries, axis=1)
+        if not (np.abs(norms - 1) < 1e-3).all():
+            raise QueryError(f"A query is of unit length and finite; got a length of {norms.tolist()[0]:g}.")
+
+
+def _align(snapshot: Snapshot, vector_keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each vector of an index stands in the table, and each row in the index; -1 where it does not."""
+    keys = snapshot.columns("vector_key").column(0).to_numpy()
+    order = np.argsort(keys)
+    places = np.searchsorted(keys, vector_keys, sorter=order).clip(max=max(0, len(keys) - 1))
+    candidates = order[places] if len(keys) else np.zeros(len(vector_keys), np.int64)
+    held = keys[candidates] == vector_keys if len(keys) else np.zeros(len(vector_keys), bool)
+    row_of = np.where(held, candidates, -1)
+    position_of = np.full(len(keys), -1, np.int64)
+    position_of[row_of[held]] = np.flatnonzero(held)
+    return row_of, position_of
