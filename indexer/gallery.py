@@ -1,0 +1,186 @@
+"""The gallery: what is indexed, opened for questions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.faiss_index import FaissIndex
+from indexer.filters import LabelIndex, Where
+from indexer.searcher import QueryError, Searcher
+from indexer.snapshot import ITEM_COLUMNS, item_of
+from indexer.store import Store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from data.catalog import CatalogItem
+    from indexer.encoders import EncoderCard
+
+FAISS_FOLDER = "faiss"
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One item near a query.
+
+    Args:
+        item: The catalog's record.
+        distance: `1 - cosine`, 0..2; lower is closer.
+    """
+
+    item: CatalogItem
+    distance: float
+
+    @property
+    def similarity(self) -> float:
+        """Cosine, -1..1; higher is closer."""
+        return 1 - self.distance
+
+
+class Gallery:
+    """One version of a gallery, held still, with everything that a question needs.
+
+    Args:
+        folder: The gallery's folder.
+        store: Its opened store; None opens it.
+
+    Raises:
+        StoreError: No gallery, a later version, or a damaged one.
+    """
+
+    def __init__(self, folder: Path, store: Store | None = None) -> None:
+        self.folder = folder
+        self.store = store or Store(folder)
+        self.snapshot = self.store.snapshot()
+        self.labels = LabelIndex(self.snapshot)
+
+    @property
+    def card(self) -> EncoderCard:
+        """Which encoder made the embeddings."""
+        return self.snapshot.card
+
+    def __len__(self) -> int:
+        return len(self.snapshot)
+
+    @cached_property
+    def searcher(self) -> Searcher:
+        """The searcher, opened on first use."""
+        return Searcher(self.snapshot, FaissIndex.load(self.folder / FAISS_FOLDER))
+
+    def neighbours(
+        self,
+        query: NDArray[np.float32],
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        max_distance: float | None = None,
+        group_by_product: bool = False,
+        exclude: str | None = None,
+    ) -> list[Neighbour]:
+        """The items nearest to a query, closest first; fewer than k only where fewer pass.
+
+        Args:
+            query: (D,) float32 of unit length, made by the gallery's encoder.
+            k: Neighbours wanted, 1 or more.
+            where: Labels that a neighbour must have.
+            max_distance: Only neighbours at most this far, 0..2.
+            group_by_product: At most one item, the closest, of each product.
+            exclude: An item_id that is no neighbour.
+
+        Raises:
+            QueryError: A query that does not fit the gallery, or k below 1.
+            FilterError: A target or label that the gallery does not have.
+        """
+        if max_distance is not None and not 0 <= max_distance <= 2:
+            raise QueryError(f"A distance is 1 - cosine, 0..2; got a largest distance of {max_distance:g}.")
+        rows = None if not where else self.labels.rows(where)
+        competing = len(self) if rows is None else len(rows)
+        wanted = k + (exclude is not None)
+        while True:
+            found, distances = self.searcher.search(query[None], wanted, rows=rows)
+            kept = found[0] >= 0
+            if max_distance is not None:
+                kept &= distances[0] <= max_distance
+            chosen = self._choose(found[0][kept], distances[0][kept], exclude, group_by_product)
+            exhausted = wanted >= competing or not kept.all()
+            if len(chosen) >= k or exhausted:
+                return chosen[:k]
+            wanted = min(competing, 2 * wanted)
+
+    def neighbours_of(self, item_id: str, k: int = 10, **options: Any) -> list[Neighbour]:
+        """The items nearest to one of the gallery's own, which is not encoded again and not among them.
+
+        Raises:
+            QueryError: The gallery has no such item.
+        """
+        return self.neighbours(self.embedding_of(item_id), k, exclude=item_id, **options)
+
+    def embedding_of(self, item_id: str) -> NDArray[np.float32]:
+        """The stored embedding, (D,), of an item.
+
+        Raises:
+            QueryError: The gallery has no such item.
+        """
+        embedding: NDArray[np.float32] = self.snapshot.embeddings(np.array([self._row_of(item_id)]))[0]
+        return embedding
+
+    def item(self, item_id: str) -> CatalogItem:
+        """The record of an item.
+
+        Raises:
+            QueryError: The gallery has no such item.
+        """
+        return self._items(np.array([self._row_of(item_id)]))[0]
+
+    def stats(self) -> dict[str, Any]:
+        """What is in the gallery and how it is searched, as flat, JSON-ready values."""
+        index = FaissIndex.newest_card(self.folder / FAISS_FOLDER)
+        counts: dict[str, Counter[str]] = self.labels.counts()
+        return {
+            "gallery": str(self.folder),
+            "version": self.snapshot.version,
+            "items": len(self),
+            "products": self._product_count(),
+            "failures": len(self.store.failures()),
+            "encoder": self.card.name,
+            "encoder_card": asdict(self.card),
+            "variant": "exact" if index is None else index.variant,
+            "index": None if index is None else asdict(index),
+            "bytes_on_disk": sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()),
+            "targets": {target: dict(labels.most_common()) for target, labels in counts.items()},
+        }
+
+    def _choose(
+        self,
+        rows: NDArray[np.int64],
+        distances: NDArray[np.float32],
+        exclude: str | None,
+        group_by_product: bool,
+    ) -> list[Neighbour]:
+        chosen, products = [], set()
+        for item, distance in zip(self._items(rows), distances, strict=True):
+            product = item.product_id or f"\0{item.item_id}"
+            if item.item_id == exclude or (group_by_product and product in products):
+                continue
+            products.add(product)
+            chosen.append(Neighbour(item, float(distance)))
+        return chosen
+
+    def _items(self, rows: NDArray[np.int64]) -> list[CatalogItem]:
+        return [item_of(row) for row in self.snapshot.take(rows, *ITEM_COLUMNS)]
+
+    def _row_of(self, item_id: str) -> int:
+        row = self.snapshot.row_of(item_id)
+        if row is None:
+            raise QueryError(f"Gallery {self.folder} has no item '{item_id}'.")
+        return row
+
+    def _product_count(self) -> int:
+        products = self.snapshot.columns("product_id").column(0)
+        return len(products.drop_null().unique()) + int(products.null_count)
