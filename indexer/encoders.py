@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -217,10 +218,23 @@ def find_weights(name: str, *, download: bool = True) -> Weights:
     return _folder_weights(str(folder.resolve()), folder)
 
 
-def load_encoder(
+@dataclass(frozen=True, slots=True)
+class LazyEncoder:
+    """An encoder that is known down to its card and not loaded yet.
+
+    Args:
+        card: What it is.
+        load: Loads it; raises EncoderError.
+    """
+
+    card: EncoderCard
+    load: Callable[[], Encoder]
+
+
+def prepare_encoder(
     name: str, *, pooling: str | None = None, runtime: str = "auto", precision: str | None = None
-) -> Encoder:
-    """An encoder, ready to use.
+) -> LazyEncoder:
+    """The encoder of that name, found and described but not loaded.
 
     Args:
         name: As `find_weights`.
@@ -229,19 +243,21 @@ def load_encoder(
         precision: `fp32`, `bf16`, or None for what this machine runs fastest (recorded in the card).
 
     Raises:
-        EncoderError: It cannot be loaded; the message names the cause and the ways out.
+        EncoderError: It cannot be had; the message names the cause and the ways out.
     """
-    return load_weights(find_weights(name), pooling=pooling, runtime=runtime, precision=precision)
-
-
-def load_weights(
-    weights: Weights, *, pooling: str | None = None, runtime: str = "auto", precision: str | None = None
-) -> Encoder:
-    """As `load_encoder`, for weights that were found before."""
     from indexer.runtimes import load_runtime, resolve_runtime
 
+    weights = find_weights(name)
     runtime, precision = resolve_runtime(runtime, precision)
-    return load_runtime(weights, weights.card(pooling=pooling, runtime=runtime, precision=precision))
+    card = weights.card(pooling=pooling, runtime=runtime, precision=precision)
+    return LazyEncoder(card, partial(load_runtime, weights, card))
+
+
+def load_encoder(
+    name: str, *, pooling: str | None = None, runtime: str = "auto", precision: str | None = None
+) -> Encoder:
+    """The encoder of that name, ready to use; as `prepare_encoder`."""
+    return prepare_encoder(name, pooling=pooling, runtime=runtime, precision=precision).load()
 
 
 def load_encoder_of(card: EncoderCard) -> Encoder:

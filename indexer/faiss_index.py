@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from indexer.snapshot import Snapshot
 
+FAISS_FOLDER = "faiss"
 VARIANTS = ("exact", "hnsw", "ivf")
 # Sizes in numbers (rows x dimension) up to which a variant is chosen. 2**26 numbers are compared in about 20 ms on two
 # cores; 2**30 take 4 GiB of memory in HNSW.
@@ -159,6 +160,13 @@ class FaissIndex:
                 if _sha256(path) == card.sha256:
                     return cls(faiss.read_index(str(path)), card)
         return None
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Deletes all indexes of a folder, for a gallery that is searched exactly."""
+        for path in folder.glob("*"):
+            with suppress(OSError):
+                path.unlink()
 
     @staticmethod
     def newest_card(folder: Path) -> IndexCard | None:

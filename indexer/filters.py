@@ -84,19 +84,24 @@ class LabelIndex:
         """
         passing: NDArray[np.int64] | None = None
         for target, labels in where.items():
-            lists = [self._labels_of(target)[self._check(target, label)] for label in labels]
+            lists = [self.labels_of(target)[self._check(target, label)] for label in labels]
             # An item may carry several of the labels.
             rows = lists[0] if len(lists) == 1 else np.unique(np.concatenate(lists))
             passing = rows if passing is None else np.intersect1d(passing, rows, assume_unique=True)
         return np.arange(len(self._snapshot)) if passing is None else passing
 
-    def _labels_of(self, target: str) -> dict[str, NDArray[np.int64]]:
+    def labels_of(self, target: str) -> Mapping[str, NDArray[np.int64]]:
+        """The rows of each label of a target, ascending.
+
+        Raises:
+            FilterError: The gallery has no such target.
+        """
         if target not in self._postings:
             raise FilterError(f"The gallery has no target '{target}'{_hint(target, self._postings)}")
         return self._postings[target]
 
     def _check(self, target: str, label: str) -> str:
-        labels = self._labels_of(target)
+        labels = self.labels_of(target)
         if label not in labels:
             raise FilterError(f"No item of the gallery has {target}={label}{_hint(label, labels)}")
         return label

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from indexer.faiss_index import FaissIndex
+from indexer.faiss_index import FAISS_FOLDER, FaissIndex
 from indexer.filters import LabelIndex, Where
 from indexer.searcher import QueryError, Searcher
 from indexer.snapshot import ITEM_COLUMNS, item_of
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
 
     from data.catalog import CatalogItem
     from indexer.encoders import EncoderCard
-
-FAISS_FOLDER = "faiss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,12 @@ class Gallery:
         embedding: NDArray[np.float32] = self.snapshot.embeddings(np.array([self._row_of(item_id)]))[0]
         return embedding
 
+    def rows_of(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
+        """The row numbers of items, (Q,), -1 where the gallery has none of that item_id."""
+        stored = self.snapshot.columns("item_id").column(0).combine_chunks()
+        rows: NDArray[np.int64] = pc.index_in(pa.array(item_ids, pa.string()), stored).fill_null(-1).to_numpy()
+        return rows.astype(np.int64)
+
     def item(self, item_id: str) -> CatalogItem:
         """The record of an item.
 
@@ -176,8 +183,8 @@ class Gallery:
         return [item_of(row) for row in self.snapshot.take(rows, *ITEM_COLUMNS)]
 
     def _row_of(self, item_id: str) -> int:
-        row = self.snapshot.row_of(item_id)
-        if row is None:
+        row = int(self.rows_of([item_id])[0])
+        if row < 0:
             raise QueryError(f"Gallery {self.folder} has no item '{item_id}'.")
         return row
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from data.catalog import Box, CatalogItem
 
@@ -70,12 +69,6 @@ class Snapshot:
         with translated(f"Gallery {self.folder} cannot be read"):
             found = self._table.take_offsets(unique.tolist()).select(list(names)).to_arrow().to_pylist()
         return [found[index] for index in inverse]
-
-    def row_of(self, item_id: str) -> int | None:
-        """The row of an item, or None."""
-        ids = self.columns("item_id").column(0)
-        row = int(pc.index(ids, item_id).as_py())
-        return None if row < 0 else row
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """The embeddings of some rows, or of all, (N, D) float32."""
