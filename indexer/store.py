@@ -202,7 +202,7 @@ class Store:
     def optimize(self) -> None:
         """Merges small fragments, so that reading stays fast; versions of the last hour stay readable."""
         with translated(f"Gallery {self.folder} could not be optimized"):
-            if self._table.stats().fragment_stats.num_small_fragments > _FRAGMENT_LIMIT:
+            if self._table.stats()["fragment_stats"]["num_small_fragments"] > _FRAGMENT_LIMIT:
                 self._table.optimize(cleanup_older_than=_RETENTION)
                 self._sync()
 
@@ -211,10 +211,11 @@ class Store:
         columns = {name: [getattr(failure, name) for failure in failures] for name in _FAILURES_SCHEMA.names}
         data = pa.table(columns, schema=_FAILURES_SCHEMA)
         with translated(f"The failures of gallery {self.folder} could not be written"):
-            if append:
-                self._database.open_table("failures").add(data)
+            if not (self.folder / "failures.lance").is_dir():
+                if len(data):
+                    self._database.create_table("failures", data)
             else:
-                self._database.create_table("failures", data, mode="overwrite")
+                self._database.open_table("failures").add(data, mode="append" if append else "overwrite")
 
     def failures(self) -> list[Failure]:
         """What the last indexing run could not take in."""

@@ -1,0 +1,453 @@
+"""The `modiste` command. Thin: each command reads its options, calls one package and prints.
+
+Heavy imports live inside the commands, so that `modiste --help` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from data.catalog import CatalogItem
+    from indexer.gallery import Gallery, Neighbour
+
+app = typer.Typer(
+    help="Visual search and labelling for fashion catalogs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+evaluate = typer.Typer(help="Measure how good the answers are.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(evaluate, name="evaluate")
+
+GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder of the gallery.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="folder, csv, parquet, jsonl, kaggle, dresses, deepfashion, fashion-mnist or shards; found by itself "
+        "where the catalog shows it.",
+    ),
+]
+MapOption = Annotated[
+    str | None,
+    typer.Option("--map", help="Columns of a table: item_id=sku,image=file,product_id=style,labels=colour|type."),
+]
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option(help="Folder to write, new or empty.", show_default=False)],
+    count: Annotated[int, typer.Option(help="Photos.")] = 600,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same catalog.")] = 0,
+) -> None:
+    """Draw a sample catalog: garments as parametric pictures, with all their attributes as labels."""
+    from data.sample import write_sample
+
+    items = write_sample(out, count=count, seed=seed)
+    print(f"Drew {count} photos; their labels are in {items}.")
+
+
+@app.command()
+def encoders(as_json: JsonOption = False) -> None:
+    """List the encoders, and whether their weights are at hand."""
+    from indexer.encoders import KNOWN, EncoderError, find_weights
+
+    def is_at_hand(name: str) -> bool:
+        try:
+            find_weights(name, download=False)
+        except EncoderError:
+            return False
+        return True
+
+    rows = [{**asdict(spec), "at_hand": is_at_hand(name)} for name, spec in KNOWN.items()]
+    if as_json:
+        return _print_json(rows)
+    _print_table(
+        ["encoder", "dimension", "size", "licence", "at hand", "source"],
+        [
+            [r["name"], r["dimension"], f"{r['megabytes']} MB", r["licence"], _yes(r["at_hand"]), r["source"]]
+            for r in rows
+        ],
+    )
+    print("A folder saved by transformers, or a run folder of fine-tuning, is an encoder too: --encoder FOLDER.")
+    return None
+
+
+@app.command()
+def index(
+    catalog: Annotated[Path, typer.Argument(help="Folder or table of photos.", show_default=False)],
+    gallery: GalleryOption,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Name (see `modiste encoders`) or folder. Default: the gallery's, or dinov2-small."),
+    ] = None,
+    pooling: Annotated[str | None, typer.Option(help="cls, mean, cls+mean, gem or mean+early.")] = None,
+    runtime: Annotated[str, typer.Option(help="auto, openvino or torch.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; the faster one by itself.")] = None,
+    catalog_format: FormatOption = None,
+    mapping: MapOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Deal with at most this many rows.")] = None,
+    variant: Annotated[str, typer.Option(help="How it is searched: auto, exact, hnsw or ivf.")] = "auto",
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for another writer.")] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Index a catalog into a gallery; run again, it takes in only what is new or changed."""
+    from data.readers import open_catalog, parse_mapping
+    from indexer.faiss_index import VARIANTS
+    from indexer.pipeline import RunOptions, refresh
+
+    if variant not in ("auto", *VARIANTS):
+        raise typer.BadParameter(f"--variant is auto, {', '.join(VARIANTS)}; got {variant}.")
+    opened = open_catalog(catalog, format=catalog_format, mapping=parse_mapping(mapping) if mapping else None)
+    lazy = _encoder_for(gallery, encoder, pooling, runtime, precision)
+    with _stopping() as is_stopped, _progress() as progress:
+        options = RunOptions(limit, variant, wait, progress, is_stopped)
+        summary = refresh(opened, gallery, lazy, options)
+    if as_json:
+        _print_json(asdict(summary))
+    else:
+        print(
+            f"{summary.added} added, {summary.changed} changed, {summary.relabelled} relabelled, "
+            f"{summary.unchanged} unchanged, {summary.failed} failed, in {summary.seconds:.1f} s; "
+            f"the gallery holds {summary.items} items ({lazy.card.name}, {summary.variant} search)."
+        )
+        if summary.failed:
+            print(f"`modiste stats --gallery {gallery} --failures` lists what failed and why.")
+    if summary.interrupted:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        raise typer.Exit(130)
+    if not summary.items:
+        print(f"No photo of {catalog} could be taken in.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    gallery: GalleryOption,
+    photo: Annotated[Path | None, typer.Argument(help="Query photo.", show_default=False)] = None,
+    item: Annotated[str | None, typer.Option(help="An item of the gallery instead of a photo.")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", help="Neighbours.")] = 10,
+    where: Annotated[
+        str | None, typer.Option(help="Labels to require: articleType=Shirts,baseColour=Blue|Navy Blue.")
+    ] = None,
+    box: Annotated[str | None, typer.Option(help="Region of the photo: x,y,width,height as fractions 0..1.")] = None,
+    max_distance: Annotated[float | None, typer.Option(help="Largest distance, 0..2.")] = None,
+    by_product: Annotated[bool, typer.Option("--by-product", help="The closest photo of each product only.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Draw query and neighbours into this PNG.")] = None,
+    font: Annotated[Path | None, typer.Option(help="TrueType font of the sheet, for labels beyond Latin.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what a photo, or an item of the gallery, is like."""
+    from data.catalog import Box, CatalogItem
+    from indexer.filters import parse_where
+    from indexer.gallery import Gallery
+
+    if (photo is None) == (item is None) or (item is not None and box is not None):
+        raise typer.BadParameter("Give a photo, with --box if you like, or --item, and not both.")
+    region = Box.parse(box) if box else None
+    options: dict[str, Any] = {
+        "where": parse_where(where) if where else None,
+        "max_distance": max_distance,
+        "group_by_product": by_product,
+    }
+    opened = Gallery(gallery)
+    if item is not None:
+        query, found = opened.item(item), opened.neighbours_of(item, k, **options)
+    else:
+        assert photo is not None
+        query = CatalogItem(photo.name, photo, box=region)
+        found = opened.neighbours(_embed(opened, query), k, **options)
+    if sheet is not None:
+        _draw(sheet, query, found, font)
+    if as_json:
+        return _print_json(_answer(opened, query, found, sheet))
+    _print_table(
+        ["", "item_id", "distance", "similarity", "labels"],
+        [
+            [n, near.item.item_id, f"{near.distance:.4f}", f"{near.similarity:.4f}", _labels(near.item)]
+            for n, near in enumerate(found, 1)
+        ],
+    )
+    if len(found) < k:
+        print(f"{len(found)} of {k}: no more items of the gallery's {len(opened)} pass.", file=sys.stderr)
+    if sheet is not None:
+        print(f"The sheet is {sheet}.")
+    return None
+
+
+@app.command()
+def stats(
+    gallery: GalleryOption,
+    failures: Annotated[bool, typer.Option("--failures", help="List what the last run could not take in.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a gallery holds and how it is searched."""
+    from indexer.gallery import Gallery
+
+    opened = Gallery(gallery)
+    if failures:
+        rows = [asdict(failure) for failure in opened.store.failures()]
+        if as_json:
+            return _print_json(rows)
+        return _print_table(["photo or row", "reason"], [[_place(row), row["reason"]] for row in rows])
+    answer = opened.stats()
+    if as_json:
+        return _print_json(answer)
+    card = answer["encoder_card"]
+    index_card = answer["index"]
+    how = f"{answer['variant']} search"
+    if index_card:
+        how += (
+            f", built from version {index_card['version']} in {index_card['build_s']} s, "
+            f"effort {index_card['effort']}, "
+            f"index_recall_at_10 {index_card['index_recall_at_10']}"
+        )
+    print(
+        f"{answer['items']} items of {answer['products']} products, version {answer['version']}, "
+        f"{answer['bytes_on_disk'] / 2**20:.1f} MiB on disk, {answer['failures']} failures"
+    )
+    print(f"{card['name']}: {card['dimension']} numbers, {card['pooling']}, {card['runtime']} {card['precision']}")
+    print(how)
+    _print_table(
+        ["target", "labels", "most frequent"],
+        [
+            [target, len(labels), ", ".join(f"{name} {count}" for name, count in list(labels.items())[:5])]
+            for target, labels in answer["targets"].items()
+        ],
+    )
+    return None
+
+
+@evaluate.command("neighbours")
+def evaluate_neighbours(
+    gallery: GalleryOption,
+    queries: Annotated[Path, typer.Option(help="Catalog of labelled query photos.", show_default=False)],
+    relevant: Annotated[str, typer.Option(help="Targets that must agree: articleType,baseColour,gender.")],
+    k: Annotated[str, typer.Option("-k", "--k", help="Numbers of neighbours.")] = "1,5,10",
+    catalog_format: FormatOption = None,
+    mapping: MapOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure whether neighbours share the query's labels; docs/metrics.md defines each figure."""
+    from data.readers import open_catalog, parse_mapping
+    from indexer.encoders import load_encoder_of
+    from indexer.evaluation import evaluate_neighbours as measure
+    from indexer.gallery import Gallery
+
+    try:
+        ks = sorted({int(part) for part in k.split(",")})
+    except ValueError as error:
+        raise typer.BadParameter(f"-k is whole numbers joined by commas; got {k!r}.") from error
+    if ks[0] < 1:
+        raise typer.BadParameter(f"-k is 1 or more; got {ks[0]}.")
+    opened = Gallery(gallery)
+    catalog = open_catalog(queries, format=catalog_format, mapping=parse_mapping(mapping) if mapping else None)
+    targets = [target.strip() for target in relevant.split(",") if target.strip()]
+    answer = measure(opened, catalog, load_encoder_of(opened.card), targets, ks=ks)
+    if as_json:
+        return _print_json(answer)
+    print(
+        f"{answer['queries']} queries against {answer['gallery_items']} items; "
+        f"{answer['queries_without_labels']} without labels, {answer['queries_failed']} failed"
+    )
+    groups = {" and ".join(targets): answer, **(answer["by_target"] if len(targets) > 1 else {})}
+    _print_table(
+        ["same", "figure", "value", "95 % interval"],
+        [
+            [same, name, f"{value:.4f}", f"{figures[name + '_low']:.4f} to {figures[name + '_high']:.4f}"]
+            for same, figures in groups.items()
+            for name, value in figures.items()
+            if f"{name}_low" in figures
+        ],
+    )
+    print(f"index_recall_at_{ks[-1]} {answer[f'index_recall_at_{ks[-1]}']:.4f}")
+    return None
+
+
+def main() -> None:
+    """Runs the command: exit status 0 for success, 1 where it could not be done, 2 for bad input, 130 for Ctrl-C."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ValueError as error:
+        _fail(error, 2)
+    except RuntimeError as error:
+        _fail(error, 1)
+
+
+def _fail(error: Exception, status: int) -> None:
+    # Our own errors are sentences; any other is a defect, and its place is wanted.
+    if type(error).__module__.split(".")[0] not in ("data", "indexer"):
+        raise error
+    print(f"modiste: {error}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _encoder_for(gallery: Path, encoder: str | None, pooling: str | None, runtime: str, precision: str | None) -> Any:
+    """The encoder asked for; where nothing is asked, an existing gallery's own."""
+    from indexer.encoders import DEFAULT, prepare_encoder
+    from indexer.store import Store
+
+    if (gallery / "items.lance").is_dir():
+        card = Store(gallery).card
+        encoder = encoder or card.name
+        # What is left open follows the gallery; what is asked for otherwise is refused by the pipeline.
+        pooling = pooling or card.pooling
+        precision = precision or card.precision
+        runtime = card.runtime if runtime == "auto" else runtime
+    return prepare_encoder(encoder or DEFAULT, pooling=pooling, runtime=runtime, precision=precision)
+
+
+def _embed(gallery: Gallery, query: CatalogItem) -> Any:
+    """The query photo's embedding, by the gallery's encoder."""
+    from data.images import read_pixels
+    from indexer.encoders import load_encoder_of
+
+    pixels = read_pixels(query.image, gallery.card.image_size, box=query.box)
+    return load_encoder_of(gallery.card).encode(pixels[None])[0]
+
+
+def _answer(gallery: Gallery, query: CatalogItem, found: list[Neighbour], sheet: Path | None) -> dict[str, Any]:
+    return {
+        "query": query.item_id,
+        "gallery": str(gallery.folder),
+        "version": gallery.snapshot.version,
+        "encoder": gallery.card.name,
+        "sheet": None if sheet is None else str(sheet),
+        "neighbours": [
+            {
+                "rank": rank,
+                "item_id": near.item.item_id,
+                "product_id": near.item.product_id,
+                "distance": round(near.distance, 6),
+                "similarity": round(near.similarity, 6),
+                "labels": {t: names[0] if len(names) == 1 else list(names) for t, names in near.item.labels.items()},
+                "image": str(near.item.image) if isinstance(near.item.image, Path) else None,
+            }
+            for rank, near in enumerate(found, 1)
+        ],
+    }
+
+
+def _draw(sheet: Path, query: CatalogItem, found: list[Neighbour], font: Path | None) -> None:
+    from data.images import ImageError, crop, open_image
+    from data.sheet import Tile, draw_sheet
+
+    def tile(item: CatalogItem, *lines: str) -> Tile:
+        try:
+            image = open_image(item.image, at_least=480)
+        except ImageError:
+            return Tile(None, lines)
+        return Tile(crop(image, item.box) if item.box else image, lines)
+
+    neighbours = [
+        tile(near.item, f"{near.distance:.3f}", near.item.item_id, *_label_lines(near.item)) for near in found
+    ]
+    picture = draw_sheet(tile(query, query.item_id, *_label_lines(query)), neighbours, font_file=font)
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(sheet, "PNG")
+
+
+def _label_lines(item: CatalogItem) -> list[str]:
+    names = [", ".join(names) for names in list(item.labels.values())[:6]]
+    return [" · ".join(names[start : start + 3]) for start in range(0, len(names), 3)]
+
+
+def _labels(item: CatalogItem) -> str:
+    return ", ".join(f"{target}={'|'.join(names)}" for target, names in item.labels.items())
+
+
+def _place(row: dict[str, Any]) -> str:
+    return row["source"] if row["source_row"] is None else f"{row['source']} (row {row['source_row']})"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print_table(header: list[str], rows: list[list[Any]]) -> None:
+    """Columns aligned by spaces, whole and uncoloured, so that they can be piped."""
+    cells = [header, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C (or SIGTERM) asks to stop after the photos under way; a second one stops at once."""
+    asked = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("Stopping after the photos under way; press Ctrl-C again to stop at once.", file=sys.stderr)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int | None, int], None]]:
+    """Rows done, rate and time left on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
+    if not sys.stderr.isatty():
+        yield _log_progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]:.0f} photos/s encoded")
+    columns = (BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("index", total=None, rate=0.0)
+        start = time.monotonic()
+
+        def report(done: int, total: int | None, encoded: int) -> None:
+            bar.update(task, completed=done, total=total, rate=encoded / max(1e-3, time.monotonic() - start))
+
+        yield report
+
+
+def _log_progress() -> Callable[[int, int | None, int], None]:
+    start = last = time.monotonic()
+
+    def report(done: int, total: int | None, encoded: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < 10:
+            return
+        last = now
+        left = "" if total is None else f" of {total}, {(now - start) * (total - done) / done:.0f} s left"
+        print(f"{done}{left}, {encoded / (now - start):.0f} photos/s encoded", file=sys.stderr, flush=True)
+
+    return report
+
+
+if __name__ == "__main__":
+    main()
