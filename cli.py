@@ -113,7 +113,10 @@ def index(
 
     if variant not in ("auto", *VARIANTS):
         raise typer.BadParameter(f"--variant is auto, {', '.join(VARIANTS)}; got {variant}.")
-    opened = open_catalog(catalog, format=catalog_format, mapping=parse_mapping(mapping) if mapping else None)
+    # Absolute: the gallery is asked for its photos from other folders too.
+    opened = open_catalog(
+        catalog.absolute(), format=catalog_format, mapping=None if mapping is None else parse_mapping(mapping)
+    )
     lazy = _encoder_for(gallery, encoder, pooling, runtime, precision)
     with _stopping() as is_stopped, _progress() as progress:
         options = RunOptions(limit, variant, wait, progress, is_stopped)
@@ -159,9 +162,9 @@ def search(
 
     if (photo is None) == (item is None) or (item is not None and box is not None):
         raise typer.BadParameter("Give a photo, with --box if you like, or --item, and not both.")
-    region = Box.parse(box) if box else None
+    region = None if box is None else Box.parse(box)
     options: dict[str, Any] = {
-        "where": parse_where(where) if where else None,
+        "where": None if where is None else parse_where(where),
         "max_distance": max_distance,
         "group_by_product": by_product,
     }
@@ -255,9 +258,11 @@ def evaluate_neighbours(
         raise typer.BadParameter(f"-k is whole numbers joined by commas; got {k!r}.") from error
     if ks[0] < 1:
         raise typer.BadParameter(f"-k is 1 or more; got {ks[0]}.")
-    opened = Gallery(gallery)
-    catalog = open_catalog(queries, format=catalog_format, mapping=parse_mapping(mapping) if mapping else None)
     targets = [target.strip() for target in relevant.split(",") if target.strip()]
+    if not targets:
+        raise typer.BadParameter(f"--relevant is one target or more, joined by commas; got {relevant!r}.")
+    opened = Gallery(gallery)
+    catalog = open_catalog(queries, format=catalog_format, mapping=None if mapping is None else parse_mapping(mapping))
     answer = measure(opened, catalog, load_encoder_of(opened.card), targets, ks=ks)
     if as_json:
         return _print_json(answer)
@@ -282,13 +287,18 @@ def evaluate_neighbours(
 def main() -> None:
     """Runs the command: exit status 0 for success, 1 where it could not be done, 2 for bad input, 130 for Ctrl-C."""
     try:
-        app()
+        app(prog_name="modiste")
     except KeyboardInterrupt:
         sys.exit(130)
     except ValueError as error:
         _fail(error, 2)
     except RuntimeError as error:
         _fail(error, 1)
+    except OSError as error:
+        # A file or folder of the user's own that cannot be read or written.
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"modiste: {place}{error.strerror or error}.", file=sys.stderr)
+        sys.exit(1)
 
 
 def _fail(error: Exception, status: int) -> None:

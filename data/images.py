@@ -7,13 +7,15 @@ anything is decoded. What the limits are and why: docs/decisions/0002-image-inta
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from data.catalog import Box
 
@@ -29,6 +31,21 @@ PREPROCESSING_VERSION = 1
 # Pillow's own guard starts at 179 megapixels, and at 89 it only warns; ours is the limit above, and an error.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+# What Pillow warns about (a damaged EXIF block, mostly) costs no pixel, and names no file.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+# What Pillow's parsers raise on damaged bytes.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
+# What the EXIF orientations 2 to 8 ask for.
+_TURNS = (
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
 
 
 class ImageError(ValueError):
@@ -68,7 +85,7 @@ def read_bytes(source: Path | bytes) -> bytes:
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:
-    """Width and height in pixels of the EXIF-turned photo, read from its header alone.
+    """Width and height in pixels of the EXIF-turned photo, of which only the header must be sound.
 
     Raises:
         ImageError: Not a photo that is taken in.
@@ -77,13 +94,14 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
     return image.size[::-1] if _is_quarter_turned(image) else image.size
 
 
-def open_image(source: Path | bytes, *, at_least: int | None = None) -> Image.Image:
+def open_image(source: Path | bytes, *, at_least: int | None = None, box: Box | None = None) -> Image.Image:
     """The photo as people see it: first frame, EXIF-turned, sRGB, alpha on white, mode RGB.
 
     Args:
         source: Path of a photo file, or its bytes.
-        at_least: The longer side, in pixels, that the caller will scale down to; a JPEG that is much larger is then
-            decoded at a fraction of its size. None decodes in full.
+        at_least: The longer side, in pixels, that the caller will scale the photo, or its box, down to; a JPEG that
+            is much larger is then decoded at a fraction of its size. None decodes in full.
+        box: The region that `at_least` is about; the whole photo comes back all the same.
 
     Raises:
         ImageError: Not JPEG, PNG or WEBP; over 20 MB or 25 megapixels; truncated or damaged.
@@ -91,12 +109,10 @@ def open_image(source: Path | bytes, *, at_least: int | None = None) -> Image.Im
     path = source if isinstance(source, Path) else None
     image = _identify(read_bytes(source), path)
     try:
-        if at_least is not None:
-            # Twice the size keeps the final resize the one that decides what is seen (test_draft_does_not_change).
-            scale = 2 * at_least / max(image.size)
-            image.draft(None, (int(image.width * scale), int(image.height * scale)))
+        if at_least is not None and image.format != "PNG":
+            _draft(image, at_least, box or Box(0, 0, 1, 1))
         image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    except _DAMAGE as error:
         raise ImageError(f"The photo is truncated or damaged ({error}).", path) from error
     return _to_srgb(_turn(image))
 
@@ -115,10 +131,8 @@ def read_pixels(source: Path | bytes, size: int, *, box: Box | None = None) -> N
     Raises:
         ImageError: As `open_image`.
     """
-    if box is None:
-        return letterbox(open_image(source, at_least=size), size)
-    longer_share = max(box.width, box.height)
-    return letterbox(crop(open_image(source, at_least=int(size / longer_share) + 1), box), size)
+    image = open_image(source, at_least=size, box=box)
+    return letterbox(image if box is None else crop(image, box), size)
 
 
 def crop(image: Image.Image, box: Box) -> Image.Image:
@@ -159,10 +173,12 @@ def _identify(content: bytes, path: Path | None) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
+        if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) or content[8:12] == b"WEBP":
+            raise ImageError("The photo's header is truncated or damaged.", path) from error
         raise ImageError(f"The file is no JPEG, PNG or WEBP photo; it starts with {content[:8]!r}.", path) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(too_large + "this one has more. Scale it down first.", path) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    except _DAMAGE as error:
         raise ImageError(f"The photo's header is damaged ({error}).", path) from error
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(too_large + f"this one is {image.width} x {image.height}. Scale it down first.", path)
@@ -171,13 +187,22 @@ def _identify(content: bytes, path: Path | None) -> Image.Image:
     return image
 
 
+def _draft(image: Image.Image, at_least: int, box: Box) -> None:
+    """Has a JPEG decoded at a half, a quarter or an eighth of its size where that leaves twice what is wanted."""
+    width, height = image.size[::-1] if _is_quarter_turned(image) else image.size
+    # Twice the size keeps the final resize the one that decides what is seen (test_draft_does_not_change_what_is_seen).
+    scale = 2 * at_least / max(box.width * width, box.height * height)
+    image.draft(None, (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
+
+
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1..8; 1 where the tag is absent or its block is damaged."""
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # A damaged EXIF block raises whatever its parser met; the pixels are good.
         return 1
-    return value if value in range(1, 9) else 1
+    # 6.0 and 6/1 are in the range too.
+    return int(value) if value in range(1, 9) else 1
 
 
 def _is_quarter_turned(image: Image.Image) -> bool:
@@ -185,23 +210,34 @@ def _is_quarter_turned(image: Image.Image) -> bool:
 
 
 def _turn(image: Image.Image) -> Image.Image:
-    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+    # ImageOps.exif_transpose also writes the EXIF block anew, which a damaged one does not survive.
+    orientation = _orientation(image)
+    return image if orientation == 1 else image.transpose(_TURNS[orientation - 2])
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
     """The decoded photo in mode RGB: 16 bits scaled, palette and CMYK converted, alpha laid on white."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
-        # A plain convert("L") clips at 255 instead of scaling.
-        values = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((values * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8))
-    if image.mode in ("CMYK", "RGB") and profile:
-        image = _apply_profile(image, profile)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = _eight_bits(image)
+    if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode not in ("RGB", "CMYK"):
+        image = image.convert("RGB")
+    if profile:
+        image = _apply_profile(image, profile)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A 16-bit grey photo scaled to 8 bits; a plain convert("L") clips at 255 instead."""
+    values = np.asarray(image).astype(np.uint32)
+    grey = Image.fromarray(((values * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info:
+        # The one grey, of 16 bits, that a PNG may name as transparent.
+        grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:

@@ -161,7 +161,8 @@ def _judge_one(
 
 def _without(found: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
     """(Q, K + 1) rows without each query's own, (Q, K)."""
-    keep = found != own[:, None]
+    # -1 stands for a query that is not in the gallery and for padding; the padding stays.
+    keep = (found != own[:, None]) | (found < 0)
     # Where the query was not among them, the last one goes.
     keep[keep.all(axis=1), -1] = False
     # (Q * K,) to (Q, K)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,10 +35,10 @@ EXACT_LIMIT = 2**26
 HNSW_LIMIT = 2**30
 # Links a node (M) and candidates while building; bench/search.py tries others.
 _HNSW_LINKS = 32
-_HNSW_BUILD_CANDIDATES = 80
-_EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-_WANTED_RECALL = 0.995
-_CALIBRATION_QUERIES = 500
+_HNSW_BUILD_CANDIDATES = 160
+_EFFORTS = tuple(round(16 * 1.25**step) for step in range(21))
+_WANTED_RECALL = 0.992
+_CALIBRATION_QUERIES = 1000
 # Neighbours that IVF finds by its 8-bit codes for each one that is then compared exactly.
 _RERANK = 4
 
@@ -50,7 +52,7 @@ class IndexCard:
         version: Table version that it was built from.
         rows: Vectors in it.
         effort: efSearch of HNSW or nprobe of IVF, the least that reached the wanted recall when built.
-        index_recall_at_10: Overlap with exact search on rows of the gallery, measured when built.
+        index_recall_at_10: Overlap with exact search for rows kept out of the index, measured when built.
         build_s: Seconds.
         sha256: Digest of the file.
     """
@@ -62,6 +64,21 @@ class IndexCard:
     index_recall_at_10: float
     build_s: float
     sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Vectors of one index that compete.
+
+    Args:
+        places: (P,) their positions.
+        mask: (R,) bool over all positions.
+        selector: FAISS's form of the same, which keeps its memory alive.
+    """
+
+    places: NDArray[np.int64]
+    mask: NDArray[np.bool_]
+    selector: Any
 
 
 def choose_variant(rows: int, dimension: int) -> str:
@@ -88,25 +105,43 @@ class FaissIndex:
     def build(cls, snapshot: Snapshot, variant: str) -> FaissIndex:
         """An index of a snapshot, with its search effort chosen by measurement against exact search."""
         start = time.perf_counter()
-        inner = _empty_index(snapshot, variant)
-        mapped = faiss.IndexIDMap(inner)
-        for batch in snapshot.batches("vector_key", "embedding"):
-            mapped.add_with_ids(batch_embeddings(batch), batch.column("vector_key").to_numpy())
-        index = cls(mapped, IndexCard(variant, snapshot.version, mapped.ntotal, _EFFORTS[0], 0.0, 0.0))
-        effort, recall = index._calibrate(snapshot)
-        seconds = time.perf_counter() - start
-        index.card = IndexCard(variant, snapshot.version, mapped.ntotal, effort, recall, round(seconds, 1))
-        return index
+        # Queries are not rows of the gallery, and a row finds its own links: the effort is measured on rows kept out.
+        rows = len(snapshot)
+        is_kept_out = np.zeros(rows, bool)
+        kept_out = np.random.default_rng(0).choice(rows, min(_CALIBRATION_QUERIES, rows // 2), replace=False)
+        is_kept_out[kept_out] = True
+        mapped = faiss.IndexIDMap(_empty_index(snapshot, variant))
+        queries, query_keys = [np.empty((0, snapshot.card.dimension), np.float32)], [np.empty(0, np.int64)]
+        for out, keys, embeddings in _batches(snapshot, is_kept_out):
+            mapped.add_with_ids(embeddings[~out], keys[~out])
+            queries.append(embeddings[out])
+            query_keys.append(keys[out])
+        index = cls(mapped, IndexCard(variant, snapshot.version, rows, _EFFORTS[0], 0.0, 0.0))
+        effort, recall = index._calibrate(snapshot, np.concatenate(queries), is_kept_out)
+        mapped.add_with_ids(np.concatenate(queries), np.concatenate(query_keys))
+        seconds = round(time.perf_counter() - start, 1)
+        return cls(mapped, IndexCard(variant, snapshot.version, rows, effort, recall, seconds))
+
+    def select(self, places: NDArray[np.int64]) -> Positions:
+        """Prepares the vectors at some positions to be the only ones that compete."""
+        places = np.ascontiguousarray(places)
+        mask = np.zeros(len(self.vector_keys), bool)
+        mask[places] = True
+        if self.card.variant == "ivf":
+            selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        else:
+            selector = faiss.IDSelectorArray(places)
+        return Positions(places, mask, selector)
 
     def search(
-        self, queries: NDArray[np.float32], k: int, *, positions: NDArray[np.int64] | None = None
+        self, queries: NDArray[np.float32], k: int, *, positions: Positions | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k nearest vectors, by their position in the index.
+        """The k nearest vectors, by their position in the index; k come back whenever k compete.
 
         Args:
             queries: (B, D) float32 of unit length.
             k: Neighbours wanted.
-            positions: Only these compete; None for all.
+            positions: Only these compete, as `select` prepared them; None for all.
 
         Returns:
             (B, k) positions, -1 where there are fewer, and (B, k) distances; IVF's are of its 8-bit codes.
@@ -174,57 +209,100 @@ class FaissIndex:
         return next(iter(_cards(folder)), None)
 
     def _search(
-        self, queries: NDArray[np.float32], k: int, effort: int, positions: NDArray[np.int64] | None
+        self, queries: NDArray[np.float32], k: int, effort: int, positions: Positions | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        share = 1.0 if positions is None else len(positions) / max(1, len(self.vector_keys))
-        if share == 0.0:
+        available = len(self.vector_keys) if positions is None else len(positions.places)
+        if not available:
             return np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32)
-        searched, parameters = self._plan(k, effort, share, positions)
-        similarities, found = searched.search(queries, k, params=parameters)
-        return found, np.where(found < 0, np.inf, (1 - similarities).clip(0, 2)).astype(np.float32)
+        if positions is None:
+            found, distances = self._walk(queries, k, effort)
+        else:
+            if self._scan_is_cheaper(k, effort, available / len(self.vector_keys)):
+                return self._scan(queries, k, positions)
+            found, distances = self._walk_among(queries, k, effort, positions)
+        short = np.count_nonzero(found >= 0, axis=1) < min(k, available)
+        if short.any():
+            found[short], distances[short] = self._scan(queries[short], k, positions)
+        return found, distances
 
-    def _plan(self, k: int, effort: int, share: float, positions: NDArray[np.int64] | None) -> tuple[Any, Any]:
-        """Which part of the index to ask, and how: a narrow filter is cheaper to compare one by one."""
-        selector = None if positions is None else _bitmap(positions, len(self.vector_keys))
+    def _scan_is_cheaper(self, k: int, effort: int, share: float) -> bool:
+        """Whether comparing a filter's share of the vectors one by one takes less than a walk that finds enough."""
         if self.card.variant == "ivf":
-            effort = self._inner.nlist if share < 1.0 else effort
-            return self._inner, faiss.SearchParametersIVF(nprobe=effort, sel=selector)
-        # A walk computes about 16 distances for each of effort / share candidates; the filter leaves share * N.
-        walk, scan = 16 * effort / share, share * len(self.vector_keys)
-        if positions is not None and scan <= walk:
-            storage = faiss.downcast_index(self._inner.storage)
-            return storage, faiss.SearchParameters(sel=faiss.IDSelectorArray(positions))
-        candidates = max(k, int(effort / share))
-        return self._inner, faiss.SearchParametersHNSW(efSearch=candidates, sel=selector)
+            lists: int = self._inner.nlist
+            return share * lists <= max(effort, 2 * _width(k, share) * lists / len(self.vector_keys))
+        # A walk computes about 16 distances for each candidate; the filter leaves share * N of them.
+        return share * len(self.vector_keys) <= 16 * max(effort, 2 * _width(k, share))
 
-    def _calibrate(self, snapshot: Snapshot) -> tuple[int, float]:
+    def _walk_among(
+        self, queries: NDArray[np.float32], k: int, effort: int, positions: Positions
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Those of the nearest that compete: fewer than k where the filter keeps away from the query.
+
+        FAISS's own selector would fill up with whatever it passes on its way, however far.
+        """
+        wide = _width(k, len(positions.places) / len(self.vector_keys))
+        found, distances = self._walk(queries, wide, max(effort, 2 * wide))
+        passing = (found >= 0) & positions.mask[found]
+        first = np.argsort(~passing, axis=1, kind="stable")[:, :k]
+        found, distances = np.where(passing, found, -1), np.where(passing, distances, np.float32(np.inf))
+        return np.take_along_axis(found, first, axis=1), np.take_along_axis(distances, first, axis=1)
+
+    def _walk(self, queries: NDArray[np.float32], k: int, effort: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """About the k nearest vectors of all."""
+        if self.card.variant == "ivf":
+            return _asked(self._inner, queries, k, faiss.SearchParametersIVF(nprobe=min(effort, self._inner.nlist)))
+        return _asked(self._inner, queries, k, faiss.SearchParametersHNSW(efSearch=max(k, effort)))
+
+    def _scan(
+        self, queries: NDArray[np.float32], k: int, positions: Positions | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The k nearest of the vectors that compete, compared one by one."""
+        selector = None if positions is None else positions.selector
+        if self.card.variant == "ivf":
+            every = faiss.SearchParametersIVF(nprobe=self._inner.nlist, sel=selector)
+            return _asked(self._inner, queries, k, every)
+        storage = faiss.downcast_index(self._inner.storage)
+        return _asked(storage, queries, k, faiss.SearchParameters(sel=selector))
+
+    def _calibrate(
+        self, snapshot: Snapshot, queries: NDArray[np.float32], is_kept_out: NDArray[np.bool_]
+    ) -> tuple[int, float]:
         """The least effort that finds the wanted share of the ten nearest, and the share that it finds."""
-        count = len(self.vector_keys)
-        rows = np.random.default_rng(0).choice(count, min(_CALIBRATION_QUERIES, count), replace=False).astype(np.int64)
-        queries = snapshot.embeddings(rows)
-        k = min(11, count)
-        wanted, _ = self._exact(snapshot, queries, k)
+        if not len(queries):
+            return _EFFORTS[0], 1.0
+        k = min(10, len(self.vector_keys))
+        wanted = exact_search(np.empty((0, queries.shape[1]), np.float32), queries, k)
+        start = 0
+        for out, _, embeddings in _batches(snapshot, is_kept_out):
+            places, distances = exact_search(embeddings[~out], queries, k)
+            wanted = merge([wanted, (np.where(places < 0, -1, places + start), distances)], k)
+            start += int(np.count_nonzero(~out))
         recall = 0.0
         for effort in _EFFORTS:
             found, _ = self._search(queries, k * self.candidates, effort, None)
-            overlap = [len(np.intersect1d(a, b)) for a, b in zip(found, wanted, strict=True)]
-            # Each row finds itself, which says nothing.
-            recall = float(np.mean([(shared - 1) / max(1, k - 1) for shared in overlap]))
+            recall = float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(found, wanted[0], strict=True)]))
             if recall >= _WANTED_RECALL:
                 break
         return effort, round(recall, 4)
 
-    def _exact(
-        self, snapshot: Snapshot, queries: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Exact neighbours of the queries, read from the store a batch at a time."""
-        best = exact_search(np.empty((0, queries.shape[1]), np.float32), queries, k)
-        start = 0
-        for batch in snapshot.batches("embedding"):
-            rows, distances = exact_search(batch_embeddings(batch), queries, k)
-            best = merge([best, (np.where(rows < 0, -1, rows + start), distances)], k)
-            start += batch.num_rows
-        return best
+
+def _width(k: int, share: float) -> int:
+    """Among how many nearest of all to look for the k nearest that pass a filter.
+
+    A filter that has nothing to do with the query lets through a binomial count; four deviations more are enough.
+    """
+    return math.ceil((k + 4 * math.sqrt(k)) / share)
+
+
+def _batches(
+    snapshot: Snapshot, is_kept_out: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.float32]]]:
+    """The snapshot's rows in order: which are kept out, (B,), their vector keys, (B,), and embeddings, (B, D)."""
+    start = 0
+    for batch in snapshot.batches("vector_key", "embedding"):
+        out = is_kept_out[start : start + batch.num_rows]
+        yield out, batch.column("vector_key").to_numpy(), batch_embeddings(batch)
+        start += batch.num_rows
 
 
 def _empty_index(snapshot: Snapshot, variant: str) -> Any:
@@ -248,10 +326,12 @@ def _empty_index(snapshot: Snapshot, variant: str) -> Any:
     return index
 
 
-def _bitmap(positions: NDArray[np.int64], count: int) -> Any:
-    mask = np.zeros(count, bool)
-    mask[positions] = True
-    return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+def _asked(
+    index: Any, queries: NDArray[np.float32], k: int, parameters: Any
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """A FAISS index's answer as positions and distances; FAISS gives cosines, and -1 where it found no more."""
+    similarities, found = index.search(queries, k, params=parameters)
+    return found, np.where(found < 0, np.inf, (1 - similarities).clip(0, 2)).astype(np.float32)
 
 
 def _cards(folder: Path) -> list[IndexCard]:

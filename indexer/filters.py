@@ -36,13 +36,13 @@ def parse_where(text: str) -> dict[str, tuple[str, ...]]:
     """
     where: dict[str, tuple[str, ...]] = {}
     for part in _split(text, ","):
-        target, equals, names = part.partition("=")
-        labels = tuple(_unescape(name) for name in _split(names, "|"))
-        if not (equals and target.strip() and all(labels)):
+        name, equals, names = part.partition("=")
+        target, labels = _unescape(name), tuple(_unescape(label) for label in _split(names, "|"))
+        if not (equals and target and all(labels)):
             raise FilterError(f"A filter is target=label or target=label|label, joined by commas; got {part!r}.")
-        if target.strip() in where:
-            raise FilterError(f"The filter names '{target.strip()}' twice; write {target.strip()}=label|label.")
-        where[target.strip()] = labels
+        if target in where:
+            raise FilterError(f"The filter names '{target}' twice; write {target}=label|label.")
+        where[target] = labels
     return where
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from indexer.faiss_index import FAISS_FOLDER, FaissIndex
 from indexer.filters import LabelIndex, Where
-from indexer.searcher import QueryError, Searcher
+from indexer.searcher import QueryError, Searcher, Selection
 from indexer.snapshot import ITEM_COLUMNS, item_of
 from indexer.store import Store
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     from data.catalog import CatalogItem
     from indexer.encoders import EncoderCard
+
+
+# Filters that are kept prepared; one over a million rows takes 9 MB at most.
+_SELECTIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Gallery:
         self.store = store or Store(folder)
         self.snapshot = self.store.snapshot()
         self.labels = LabelIndex(self.snapshot)
+        self._selections: dict[tuple[tuple[str, tuple[str, ...]], ...], tuple[Selection, int]] = {}
 
     @property
     def card(self) -> EncoderCard:
@@ -98,13 +103,14 @@ class Gallery:
             QueryError: A query that does not fit the gallery, or k below 1.
             FilterError: A target or label that the gallery does not have.
         """
+        if k < 1:
+            raise QueryError(f"k is the number of neighbours, 1 or more; got {k}.")
         if max_distance is not None and not 0 <= max_distance <= 2:
             raise QueryError(f"A distance is 1 - cosine, 0..2; got a largest distance of {max_distance:g}.")
-        rows = None if not where else self.labels.rows(where)
-        competing = len(self) if rows is None else len(rows)
+        selection, competing = self._select(where) if where else (None, len(self))
         wanted = k + (exclude is not None)
         while True:
-            found, distances = self.searcher.search(query[None], wanted, rows=rows)
+            found, distances = self.searcher.search(query[None], wanted, selection=selection)
             kept = found[0] >= 0
             if max_distance is not None:
                 kept &= distances[0] <= max_distance
@@ -162,6 +168,16 @@ class Gallery:
             "bytes_on_disk": sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()),
             "targets": {target: dict(labels.most_common()) for target, labels in counts.items()},
         }
+
+    def _select(self, where: Where) -> tuple[Selection, int]:
+        """The prepared filter, and how many rows pass it; the last few are kept."""
+        key = tuple(sorted(where.items()))
+        if key not in self._selections:
+            if len(self._selections) >= _SELECTIONS:
+                self._selections.pop(next(iter(self._selections)))
+            rows = self.labels.rows(where)
+            self._selections[key] = self.searcher.select(rows), len(rows)
+        return self._selections[key]
 
     def _choose(
         self,

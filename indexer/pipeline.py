@@ -144,6 +144,8 @@ class _Run:
         """The items whose photos have to be read; everything else is counted on the way."""
         manifest = Manifest(self._snapshot)
         for block in batched(rows, _BLOCK):
+            if self._is_stopped():
+                return
             items = [row for row in block if isinstance(row, CatalogItem)]
             for bad in (row for row in block if isinstance(row, BadRow)):
                 self._fail(Failure(str(bad.source), bad.reason, None, bad.source_row))
@@ -157,10 +159,13 @@ class _Run:
             tasks = [Task(item, fp) for item, fp, (status, _) in met if status is Status.NEW]
             tasks += self._suspects([(item, fp, row) for item, fp, (status, row) in met if status is Status.SUSPECT])
             for task in tasks:
-                if self._options.is_stopped():
-                    self._summary.interrupted = True
+                if self._is_stopped():
                     return
                 yield task
+
+    def _is_stopped(self) -> bool:
+        self._summary.interrupted = self._options.is_stopped()
+        return self._summary.interrupted
 
     def _suspects(self, suspects: list[tuple[CatalogItem, Fingerprint, int]]) -> list[Task]:
         """The tasks of items that the gallery holds, with what it holds of them."""
@@ -185,7 +190,9 @@ class _Run:
         if isinstance(result.row, Failure):
             self._fail(result.row)
             return
-        self._rows.append(result.row)
+        # A photo without a file has no modification time to note: its row is as it was.
+        if result.outcome != UNCHANGED or result.row.file_mtime_ns:
+            self._rows.append(result.row)
         self._count(result.outcome)
         if len(self._rows) >= _COMMIT:
             self._commit()

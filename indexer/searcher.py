@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,25 @@ from indexer.exact import exact_search, merge
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from indexer.faiss_index import FaissIndex
+    from indexer.faiss_index import FaissIndex, Positions
     from indexer.snapshot import Snapshot
 
 
 class QueryError(ValueError):
     """A query that cannot be answered; the message says what was wanted and what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A filter, prepared for one searcher.
+
+    Args:
+        tail: Places in the searcher's tail that compete.
+        positions: Vectors of its FAISS index that compete; None without an index.
+    """
+
+    tail: NDArray[np.int64]
+    positions: Positions | None
 
 
 class Searcher:
@@ -39,9 +53,9 @@ class Searcher:
             self._tail_vectors = snapshot.embeddings()
             return
         self._row_of, self._position_of = _align(snapshot, index.vector_keys)
-        # None where every vector of the index is current, which is when no selector is needed.
-        current = np.flatnonzero(self._row_of >= 0)
-        self._current = None if len(current) == len(self._row_of) else current
+        # None where every vector of the index is current, which is when none is masked.
+        current = self._row_of >= 0
+        self._current = None if current.all() else index.select(np.flatnonzero(current))
         self._tail = np.flatnonzero(self._position_of < 0)
         self._tail_vectors = snapshot.embeddings(self._tail)
 
@@ -55,8 +69,27 @@ class Searcher:
         """Rows that are compared exactly because the FAISS index does not hold them; 0 for exact search."""
         return 0 if self.index is None else len(self._tail)
 
+    def select(self, rows: NDArray[np.int64]) -> Selection:
+        """Prepares a filter for `search`; worth keeping where the same filter is asked again.
+
+        Args:
+            rows: The rows that compete, ascending.
+        """
+        if self.index is None:
+            return Selection(rows, None)
+        positions = self._position_of[rows]
+        in_index = positions >= 0
+        # (T,) where in the tail the chosen rows stand.
+        tail = np.searchsorted(self._tail, rows[~in_index])
+        return Selection(tail, self.index.select(positions[in_index]))
+
     def search(
-        self, queries: NDArray[np.float32], k: int, *, rows: NDArray[np.int64] | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        rows: NDArray[np.int64] | None = None,
+        selection: Selection | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k nearest rows for each query; k come back whenever k exist.
 
@@ -64,6 +97,7 @@ class Searcher:
             queries: (B, D) float32 of unit length.
             k: Neighbours wanted, 1 or more.
             rows: Only these rows compete, ascending; None for all.
+            selection: The same, prepared by `select`.
 
         Returns:
             (B, k) row numbers, -1 where there are fewer rows, and (B, k) distances `1 - cosine`, 0..2, inf there.
@@ -72,32 +106,29 @@ class Searcher:
             QueryError: Wrong dimension, not of unit length or not finite, or k below 1.
         """
         self._check(queries, k)
-        parts = [self._search_tail(queries, k, rows)]
-        if self.index is not None:
-            parts.append(self._search_index(self.index, queries, k, rows))
-        return merge(parts, k)
+        if rows is not None:
+            selection = self.select(rows)
+        tail = self._search_tail(queries, k, selection)
+        if self.index is None:
+            return tail
+        found = self._search_index(self.index, queries, k, selection)
+        return merge([tail, found], k) if len(self._tail) or found[0].shape[1] > k else found
 
     def _search_tail(
-        self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
+        self, queries: NDArray[np.float32], k: int, selection: Selection | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        tail, vectors = self._tail, self._tail_vectors
-        if rows is not None:
-            allowed = np.zeros(self._rows, bool)
-            allowed[rows] = True
-            chosen = np.flatnonzero(allowed[tail])
-            tail, vectors = tail[chosen], vectors[chosen]
-        found, distances = exact_search(vectors, queries, k)
-        return np.where(found < 0, -1, tail[found] if len(tail) else -1), distances
+        if selection is None:
+            found, distances = exact_search(self._tail_vectors, queries, k)
+            return _look_up(self._tail, found), distances
+        found, distances = exact_search(self._tail_vectors[selection.tail], queries, k)
+        return _look_up(self._tail[selection.tail], found), distances
 
     def _search_index(
-        self, index: FaissIndex, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
+        self, index: FaissIndex, queries: NDArray[np.float32], k: int, selection: Selection | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        positions = self._current
-        if rows is not None:
-            positions = self._position_of[rows]
-            positions = positions[positions >= 0]
+        positions = self._current if selection is None else selection.positions
         found, distances = index.search(queries, k * index.candidates, positions=positions)
-        found_rows = np.where(found < 0, -1, self._row_of[found])
+        found_rows = _look_up(self._row_of, found)
         if not index.is_exact_in_distance:
             distances = self._exact_distances(queries, found_rows)
         return found_rows, distances
@@ -120,8 +151,16 @@ class Searcher:
                 f"query has shape {queries.shape}. Use the same encoder or re-index."
             )
         norms = np.linalg.norm(queries, axis=1)
-        if not (np.abs(norms - 1) < 1e-3).all():
-            raise QueryError(f"A query is of unit length and finite; got a length of {norms.tolist()[0]:g}.")
+        wrong = norms[~(np.abs(norms - 1) < 1e-3)]
+        if len(wrong):
+            raise QueryError(f"A query is of unit length and finite; got a length of {wrong[0]:g}.")
+
+
+def _look_up(values: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The values at some places; -1 where the place is -1."""
+    if not len(values):
+        return np.full_like(places, -1)
+    return np.where(places < 0, -1, values[places])
 
 
 def _align(snapshot: Snapshot, vector_keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

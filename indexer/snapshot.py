@@ -125,5 +125,6 @@ def translated(what: str) -> Iterator[None]:
             hint = "There is no room on the disk. What was committed before is safe; free some space and run it again."
         else:
             # Lance appends the place in its source code.
-            hint = re.sub(r",? *(/|[A-Za-z]:\\)[^ ]*\.rs:\d+:\d+", "", text).strip().splitlines()[0]
+            hint = re.sub(r",? *(/|[A-Za-z]:\\)[^ ]*\.rs:\d+:\d+", "", text).strip()
+            hint = hint.splitlines()[0] if hint else type(error).__name__
         raise StoreError(f"{what}: {hint}") from error

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,14 +208,14 @@ class Store:
 
     def write_failures(self, failures: Iterable[Failure], *, append: bool) -> None:
         """Adds to the list of failures, or begins it anew."""
-        columns = {name: [getattr(failure, name) for failure in failures] for name in _FAILURES_SCHEMA.names}
-        data = pa.table(columns, schema=_FAILURES_SCHEMA)
+        data = pa.Table.from_pylist([asdict(failure) for failure in failures], schema=_FAILURES_SCHEMA)
         with translated(f"The failures of gallery {self.folder} could not be written"):
             if not (self.folder / "failures.lance").is_dir():
                 if len(data):
                     self._database.create_table("failures", data)
             else:
                 self._database.open_table("failures").add(data, mode="append" if append else "overwrite")
+            self._sync()
 
     def failures(self) -> list[Failure]:
         """What the last indexing run could not take in."""
@@ -238,15 +238,16 @@ class Store:
 
     def _sync(self) -> None:
         """Makes what Lance wrote survive a power cut: it renames, but does not fsync."""
-        for folder in sorted(path for path in (self.folder / "items.lance").rglob("*") if path.is_dir()):
+        tables = sorted(self.folder.glob("*.lance"))
+        for folder in sorted(path for table in tables for path in table.rglob("*") if path.is_dir()):
             new = [path for path in folder.iterdir() if path.is_file() and path not in self._synced]
             for path in new:
                 _fsync(path)
             if new:
                 _fsync(folder)
             self._synced.update(new)
-        _fsync(self.folder / "items.lance")
-        _fsync(self.folder)
+        for folder in (*tables, self.folder):
+            _fsync(folder)
 
 
 @contextmanager

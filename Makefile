@@ -1,0 +1,47 @@
+# Everything a newcomer needs: `make demo` to see it work, `make test` to check it. `make help` lists the rest.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+DEMO := artifacts/demo
+
+.PHONY: help setup demo test check fix bench
+.DELETE_ON_ERROR:
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/ready ## Install Modiste and its tools into .venv
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "Modiste needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/one."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DEMO)/catalog/items.csv: | .venv/ready
+	rm -rf $(DEMO)/catalog
+	$(BIN)/modiste sample --out $(DEMO)/catalog --count 600 --seed 0
+
+demo: .venv/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it and search it
+	$(BIN)/modiste index $(DEMO)/catalog --gallery $(DEMO)/gallery --encoder efficientnet-lite0
+	$(BIN)/modiste search $(DEMO)/catalog/images/p00000-1.jpg --gallery $(DEMO)/gallery --sheet $(DEMO)/neighbours.png
+
+test: .venv/ready ## Run the tests
+	$(BIN)/python -m pytest
+
+check: .venv/ready ## Format, lint, types, imports and the CLI's documentation
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py tests/test_docs.py
+
+fix: .venv/ready ## Format, mend what the linter can, and write the CLI's help into docs/cli.md
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python -m tests.write_cli_help
+
+bench: .venv/ready ## Print every table of docs/benchmarks.md (an hour; wants ../shared/datasets)
+	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.index
+	$(BIN)/python -m bench.quality
+	$(BIN)/python -m bench.search

@@ -1,0 +1,154 @@
+"""docs/cli.md says what the command does: its help word for word, and every key of its JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import cli
+from data.catalog import CatalogItem
+from indexer.encoders import EncoderCard
+from indexer.store import Failure, Row, Store
+from tests.write_cli_help import PAGE, WIDTH, generated, named, updated
+
+REMEDY = "Run `python -m tests.write_cli_help` (or `make fix`) and look at what has changed."
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return PAGE.read_text("utf-8")
+
+
+def test_the_help_of_every_command_is_on_the_page(page):
+    assert sorted(named(page)) == sorted(generated()), (
+        "docs/cli.md lacks a block, or has one of a command that is gone."
+    )
+    assert updated(page) == page, f"docs/cli.md does not hold the current help. {REMEDY}"
+
+
+def test_the_help_does_not_depend_on_the_terminal(monkeypatch):
+    before = generated()
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERMINAL_WIDTH", "60")
+    assert generated() == before
+    lines = [line for text in before.values() for line in text.splitlines() if not line.startswith("|")]
+    # It is as wide as it may be, and no wider.
+    assert WIDTH - 20 < max(map(len, lines)) <= WIDTH
+
+
+def test_a_stale_page_is_noticed_and_mended(page):
+    stale = page.replace("Folder of the gallery.", "Folder of the bank.")
+    assert stale != page
+    assert updated(stale) == page
+    with pytest.raises(KeyError, match="modiste serve"):
+        updated(page + "<!-- begin modiste serve -->\n<!-- end -->\n")
+
+
+# Keys whose own keys are names from the catalog, or are said to be a card of their own.
+OPEN = ("targets", "neighbours[].labels", "by_target")
+
+
+def keys_of(answer: Any, above: str = "") -> set[str]:
+    """The keys of a JSON answer, as the page writes them: `neighbours[].rank`, `encoder_card.name`."""
+    if isinstance(answer, list):
+        return {key for value in answer for key in keys_of(value, f"{above}[]." if above else "")}
+    if not isinstance(answer, dict):
+        return set()
+    found = set()
+    for name, value in answer.items():
+        key = above + name
+        found.add(key)
+        if key not in OPEN:
+            found |= keys_of(value, key if isinstance(value, list) else f"{key}.")
+    return found
+
+
+def documented(page: str, title: str, table: int = 0) -> set[str]:
+    """The keys in one of the tables of a section."""
+    section = re.split(r"^##+ ", page.split(f"# {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    body = section.split("| key | meaning |\n|---|---|\n")[1 + table].split("\n\n")[0]
+    return {re.match(r"\| `([^`]+)` \|", line)[1] for line in body.splitlines()}  # type: ignore[index]
+
+
+class FakeEncoder:
+    """Encodes a photo as its mean colour."""
+
+    workers = 1
+    card = EncoderCard("fake", "0" * 64, "torch", "fp32", "mean", 4, 8)
+
+    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        colours = np.concatenate([pixels.mean(axis=(1, 2)), np.ones((len(pixels), 1))], axis=1).astype(np.float32)
+        return np.asarray(colours / np.linalg.norm(colours, axis=1, keepdims=True))
+
+
+@pytest.fixture
+def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A gallery of three photos and one failure, with an encoder that costs nothing."""
+    folder, catalog = tmp_path / "gallery", tmp_path / "catalog"
+    monkeypatch.setattr("indexer.encoders.load_encoder_of", lambda _: FakeEncoder())
+    rows = []
+    for number, colour in enumerate(["red", "green", "blue"]):
+        photo = catalog / colour / f"{number}.png"
+        photo.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), colour).save(photo)
+        embedding = FakeEncoder().encode(np.asarray(Image.open(photo))[None])[0]
+        item = CatalogItem(f"{colour}/{number}.png", photo, labels={"label": (colour,)})
+        rows.append(Row(item, "0", 0, 0, embedding))
+    store = Store.create(folder, FakeEncoder.card)
+    store.upsert(rows)
+    store.write_failures([Failure("a.jpg", "The file is empty.")], append=False)
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Any:
+    monkeypatch.setattr("sys.argv", ["modiste", *map(str, arguments), "--json"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    answer = capsys.readouterr()
+    assert end.value.code == 0, answer.err
+    return json.loads(answer.out)
+
+
+@pytest.mark.parametrize(
+    ("title", "table", "arguments"),
+    [
+        ("modiste encoders", 0, ["encoders"]),
+        ("modiste search", 0, ["search", "--item", "red/0.png", "--gallery", "{gallery}"]),
+        ("modiste stats", 0, ["stats", "--gallery", "{gallery}"]),
+        ("modiste stats", 1, ["stats", "--failures", "--gallery", "{gallery}"]),
+    ],
+)
+def test_every_key_is_on_the_page_and_no_other(page, gallery, capsys, monkeypatch, title, table, arguments):
+    answer = run(capsys, monkeypatch, *(part.format(gallery=gallery) for part in arguments))
+    assert keys_of(answer) == documented(page, title, table)
+
+
+def test_every_key_of_a_run_is_on_the_page(page, gallery, tmp_path, capsys, monkeypatch):
+    from indexer.encoders import LazyEncoder
+
+    monkeypatch.setattr(cli, "_encoder_for", lambda *_: LazyEncoder(FakeEncoder.card, FakeEncoder))
+    answer = run(capsys, monkeypatch, "index", tmp_path / "catalog", "--gallery", gallery)
+    assert keys_of(answer) == documented(page, "modiste index")
+
+
+def test_every_figure_of_the_evaluation_is_on_the_page(page, gallery, tmp_path, capsys, monkeypatch):
+    arguments = ("--gallery", gallery, "--queries", tmp_path / "catalog", "--relevant", "label", "-k", "1,2")
+    answer = run(capsys, monkeypatch, "evaluate", "neighbours", *arguments)
+    keys = {re.sub(r"_at_\d+", "_at_K", key) for key in keys_of(answer)}
+    figures = {key.removesuffix("_low") for key in keys if key.endswith("_low")}
+    assert {key.removesuffix("_high") for key in keys if key.endswith("_high")} == figures
+    plain = {key for key in keys if not key.endswith(("_low", "_high"))}
+    assert plain == documented(page, "modiste evaluate neighbours")
+    # What the page says about intervals.
+    assert {key for key in plain if "_at_K" in key} - figures == {"index_recall_at_K"}
+    by_target = {re.sub(r"_at_\d+", "_at_K", key) for key in answer["by_target"]["label"]}
+    assert {key for key in by_target if not key.endswith(("_low", "_high"))} == {
+        *("hit_rate_at_K", "precision_at_K", "map_at_K")
+    }
