@@ -114,9 +114,7 @@ def index(
     if variant not in ("auto", *VARIANTS):
         raise typer.BadParameter(f"--variant is auto, {', '.join(VARIANTS)}; got {variant}.")
     # Absolute: the gallery is asked for its photos from other folders too.
-    opened = open_catalog(
-        catalog.absolute(), format=catalog_format, mapping=None if mapping is None else parse_mapping(mapping)
-    )
+    opened = open_catalog(catalog, format=catalog_format, mapping=None if mapping is None else parse_mapping(mapping))
     lazy = _encoder_for(gallery, encoder, pooling, runtime, precision)
     with _stopping() as is_stopped, _progress() as progress:
         options = RunOptions(limit, variant, wait, progress, is_stopped)

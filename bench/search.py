@@ -130,15 +130,17 @@ def compare(snapshot: Snapshot, index: FaissIndex, queries: NDArray[np.float32])
     for name, share in {"none": 1.0, **SHARES}.items():
         passing = np.arange(len(snapshot)) if name == "none" else labels.rows({"share": (name,)})
         wanted = passing[exact_search(matrix[passing], queries, K)[0]]
-        selector = faiss.IDSelectorBitmap(np.packbits(np.isin(np.arange(len(matrix)), passing), bitorder="little"))
+        # The vector keys of this gallery are row numbers; FAISS counts in the order in which it was filled.
+        mask = np.isin(index.vector_keys, passing)
+        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         sel = None if name == "none" else selector
 
         def hnsw(effort: int, sel: Any = sel) -> Callable[[NDArray[np.float32]], Answer]:
             parameters = faiss.SearchParametersHNSW(efSearch=effort, sel=sel)
-            return lambda query: inner.search(query, K, params=parameters)[1]
+            return lambda query: index.vector_keys[inner.search(query, K, params=parameters)[1]]
 
         def scan(query: NDArray[np.float32], sel: Any = sel) -> Answer:
-            return flat.search(query, K, params=faiss.SearchParameters(sel=sel))[1]
+            return index.vector_keys[flat.search(query, K, params=faiss.SearchParameters(sel=sel))[1]]
 
         def lance(query: NDArray[np.float32], name: str = name) -> Answer:
             asked = table.search(query[0]).distance_type("dot").select(["item_id", "_distance"]).limit(K)

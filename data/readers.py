@@ -46,6 +46,8 @@ def open_catalog(
         CatalogError: There is no such path, format or mapping, no format fits, the catalog cannot be read, or it
             holds no row.
     """
+    # An item's path is stored, and must be right from any folder.
+    path = path.absolute()
     if not path.exists():
         raise CatalogError(f"A catalog was wanted, a folder or a file; there is no {path}.")
     if mapping is not None:
@@ -87,4 +89,4 @@ def _detect(path: Path, mapped: bool) -> CatalogFormat:
 
 def _ways() -> str:
     """What to do next."""
-    return f"Choose with --format: {', '.join(FORMATS)}; what each looks like is in the help."
+    return f"Choose with --format: {', '.join(FORMATS)}; docs/cli.md shows what each looks like."

@@ -276,7 +276,12 @@ def _on_page(pictures: Sequence[Image.Image], measures: _Measures) -> Image.Imag
 
 def _open_font(font_file: Path | None, size: int) -> _Font:
     """The font at a size in pixels."""
-    return ImageFont.load_default(size) if font_file is None else ImageFont.truetype(font_file, size)
+    if font_file is None:
+        return ImageFont.load_default(size)
+    try:
+        return ImageFont.truetype(font_file, size)
+    except OSError as error:
+        raise OSError(f"A TrueType or OpenType font was wanted; {font_file} is none: {error}.") from error
 
 
 def _write(

@@ -36,7 +36,7 @@ HNSW_LIMIT = 2**30
 # Links a node (M) and candidates while building; bench/search.py tries others.
 _HNSW_LINKS = 32
 _HNSW_BUILD_CANDIDATES = 160
-_EFFORTS = tuple(round(16 * 1.25**step) for step in range(21))
+_EFFORTS = tuple(round(16 * 1.15**step) for step in range(31))
 _WANTED_RECALL = 0.992
 _CALIBRATION_QUERIES = 1000
 # Neighbours that IVF finds by its 8-bit codes for each one that is then compared exactly.
@@ -229,9 +229,9 @@ class FaissIndex:
         """Whether comparing a filter's share of the vectors one by one takes less than a walk that finds enough."""
         if self.card.variant == "ivf":
             lists: int = self._inner.nlist
-            return share * lists <= max(effort, 2 * _width(k, share) * lists / len(self.vector_keys))
+            return share * lists <= max(effort, _candidates(k, share) * lists / len(self.vector_keys))
         # A walk computes about 16 distances for each candidate; the filter leaves share * N of them.
-        return share * len(self.vector_keys) <= 16 * max(effort, 2 * _width(k, share))
+        return share * len(self.vector_keys) <= 16 * max(effort, _candidates(k, share))
 
     def _walk_among(
         self, queries: NDArray[np.float32], k: int, effort: int, positions: Positions
@@ -240,8 +240,8 @@ class FaissIndex:
 
         FAISS's own selector would fill up with whatever it passes on its way, however far.
         """
-        wide = _width(k, len(positions.places) / len(self.vector_keys))
-        found, distances = self._walk(queries, wide, max(effort, 2 * wide))
+        share = len(positions.places) / len(self.vector_keys)
+        found, distances = self._walk(queries, _width(k, share), max(effort, _candidates(k, share)))
         passing = (found >= 0) & positions.mask[found]
         first = np.argsort(~passing, axis=1, kind="stable")[:, :k]
         found, distances = np.where(passing, found, -1), np.where(passing, distances, np.float32(np.inf))
@@ -292,6 +292,11 @@ def _width(k: int, share: float) -> int:
     A filter that has nothing to do with the query lets through a binomial count; four deviations more are enough.
     """
     return math.ceil((k + 4 * math.sqrt(k)) / share)
+
+
+def _candidates(k: int, share: float) -> int:
+    """The candidates of a walk that is to find that many: some more, for the last ones are found least surely."""
+    return math.ceil(1.25 * _width(k, share))
 
 
 def _batches(

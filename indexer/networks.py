@@ -109,7 +109,9 @@ def _build_lite0(weights: Weights) -> tuple[nn.Module, int]:
 
     network = EfficientNet.from_name("efficientnet-lite0")
     if weights.file.suffix == ".safetensors":
-        network.load_state_dict(_backbone_weights(weights.file), strict=False)
+        # The classifier of the pretrained network is none of the backbone.
+        classifier = {key: value for key, value in network.state_dict().items() if key.startswith("_fc.")}
+        network.load_state_dict(classifier | _backbone_weights(weights.file))
     else:
         network.load_state_dict(torch.load(weights.file, weights_only=True, map_location="cpu"))
     return _LiteBackbone(network), 0

@@ -100,6 +100,7 @@ def refresh(catalog: Catalog, folder: Path, encoder: LazyEncoder, options: RunOp
         StoreError: Another writer, no room on the disk, no gallery. What was committed before stays.
     """
     options = options or RunOptions()
+    Store.check_place(folder)
     with writing(folder, wait_s=options.wait_s):
         is_new = not (folder / "items.lance").is_dir()
         store = Store.create(folder, encoder.card, freshness_s=0) if is_new else Store(folder, freshness_s=0)

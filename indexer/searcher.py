@@ -108,11 +108,12 @@ class Searcher:
         self._check(queries, k)
         if rows is not None:
             selection = self.select(rows)
-        tail = self._search_tail(queries, k, selection)
         if self.index is None:
-            return tail
+            return self._search_tail(queries, k, selection)
         found = self._search_index(self.index, queries, k, selection)
-        return merge([tail, found], k) if len(self._tail) or found[0].shape[1] > k else found
+        if not len(self._tail) and found[0].shape[1] == k:
+            return found
+        return merge([self._search_tail(queries, k, selection), found], k)
 
     def _search_tail(
         self, queries: NDArray[np.float32], k: int, selection: Selection | None

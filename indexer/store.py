@@ -164,8 +164,7 @@ class Store:
         Raises:
             StoreError: The folder holds other things, or cannot be written.
         """
-        if folder.is_dir() and any(entry.name != ".writer.lock" for entry in folder.iterdir()):
-            raise StoreError(f"{folder} is not empty and no gallery. Choose a new folder for --gallery.")
+        cls.check_place(folder)
         with translated(f"Gallery {folder} cannot be created"):
             folder.mkdir(parents=True, exist_ok=True)
             table = _connect(folder, freshness_s).create_table("items", schema=table_schema(card))
@@ -174,6 +173,17 @@ class Store:
         store = cls(folder, freshness_s=freshness_s)
         store._sync()
         return store
+
+    @staticmethod
+    def check_place(folder: Path) -> None:
+        """Returns where a folder is a gallery or can become one.
+
+        Raises:
+            StoreError: It holds other things.
+        """
+        others = (entry.name for entry in folder.iterdir()) if folder.is_dir() else iter(())
+        if not (folder / "items.lance").is_dir() and any(name != ".writer.lock" for name in others):
+            raise StoreError(f"{folder} is not empty and no gallery. Choose a new folder for --gallery.")
 
     @property
     def version(self) -> int:

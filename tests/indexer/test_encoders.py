@@ -286,9 +286,6 @@ def test_a_run_whose_weights_are_not_the_networks(tmp_path: Path, folders: dict[
         load_encoder(str(make_run(tmp_path / "none", config, {})), runtime="torch")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="networks._build_lite0 loads with strict=False: random weights stand in silently"
-)
 def test_a_run_of_the_embedded_network_that_lacks_weights(tmp_path: Path) -> None:
     state = lite0_state()
     state.pop("_conv_head.weight")
