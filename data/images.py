@@ -1,7 +1,7 @@
 """The only place where a file becomes pixels: intake limits, decoding, turning, colour, crop and letterbox.
 
 Untrusted bytes come through here, so the order matters: format, size in bytes and size in pixels are checked before
-anything is decoded. What the limits are and why: docs/decisions/0002-image-intake.md.
+anything is decoded. What the limits are and why: docs/decisions/0001-image-intake.md.
 """
 
 from __future__ import annotations

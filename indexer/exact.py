@@ -11,10 +11,16 @@ if TYPE_CHECKING:
 
 # Similarities held at once: 64 MiB of float32.
 _BLOCK = 2**24
+# Up to this share of the rows, copying their vectors is cheaper than comparing all and looking at some.
+_GATHER_SHARE = 0.25
 
 
 def exact_search(
-    matrix: NDArray[np.float32], queries: NDArray[np.float32], k: int
+    matrix: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    k: int,
+    *,
+    among: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The k nearest rows of a matrix for each query; equal distances stand in row order.
 
@@ -22,21 +28,28 @@ def exact_search(
         matrix: (N, D) float32 of unit length.
         queries: (B, D) float32 of unit length.
         k: Neighbours wanted, 1 or more.
+        among: Only these rows compete, ascending; None for all.
 
     Returns:
         (B, k) row numbers, -1 where there are fewer rows, and (B, k) distances `1 - cosine`, 0..2, inf there.
     """
+    if among is not None and len(among) < len(matrix) * _GATHER_SHARE:
+        places, near = exact_search(matrix[among], queries, k)
+        return np.where(places < 0, -1, among[places] if len(among) else -1), near
+    competing = len(matrix) if among is None else len(among)
     rows = np.full((len(queries), k), -1, np.int64)
     distances = np.full((len(queries), k), np.inf, np.float32)
-    found = min(k, len(matrix))
+    found = min(k, competing)
     if not found:
         return rows, distances
     step = max(1, _BLOCK // len(matrix))
     for start in range(0, len(queries), step):
         # (b, D) x (D, N) to (b, N)
         block = 1 - queries[start : start + step] @ matrix.T
+        if among is not None:
+            block = block[:, among]
         nearest = _smallest(block, found)
-        rows[start : start + step, :found] = nearest
+        rows[start : start + step, :found] = nearest if among is None else among[nearest]
         distances[start : start + step, :found] = np.take_along_axis(block, nearest, axis=1)
     return rows, distances.clip(0, 2, out=distances, where=np.isfinite(distances))
 

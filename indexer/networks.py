@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # GeM exponent of Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018, section 3.2.
 GEM_POWER = 3.0
 # Where colour and print are still in the features of EfficientNet-Lite0, and what they count beside the last map.
-# Chosen on the validation photos of docs/decisions/0003-encoders.md.
+# Chosen on the validation photos of docs/decisions/0002-encoders.md.
 _EARLY_BLOCK = 4
 _EARLY_WEIGHT = 0.5
 # The vision half of a model that also reads text, by the model_type of its config.

@@ -56,7 +56,7 @@ def resolve_runtime(runtime: str = "auto", precision: str | None = None) -> tupl
 
 
 def bf16_pays(cpu: str) -> bool:
-    """Whether OpenVINO is faster in bf16 than in fp32 on a processor; figures in docs/decisions/0003.
+    """Whether OpenVINO is faster in bf16 than in fp32 on a processor; figures in docs/decisions/0002-encoders.md.
 
     Args:
         cpu: Text of /proc/cpuinfo.

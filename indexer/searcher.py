@@ -118,11 +118,9 @@ class Searcher:
     def _search_tail(
         self, queries: NDArray[np.float32], k: int, selection: Selection | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        if selection is None:
-            found, distances = exact_search(self._tail_vectors, queries, k)
-            return _look_up(self._tail, found), distances
-        found, distances = exact_search(self._tail_vectors[selection.tail], queries, k)
-        return _look_up(self._tail[selection.tail], found), distances
+        among = None if selection is None else selection.tail
+        found, distances = exact_search(self._tail_vectors, queries, k, among=among)
+        return _look_up(self._tail, found), distances
 
     def _search_index(
         self, index: FaissIndex, queries: NDArray[np.float32], k: int, selection: Selection | None

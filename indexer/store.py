@@ -1,6 +1,6 @@
 """The store: one Lance table that is catalog, embeddings and manifest at once, with one writer at a time.
 
-What is relied on and what is worked around is measured in docs/decisions/0004-store.md.
+What is relied on and what is worked around is measured in docs/decisions/0003-store.md.
 """
 
 from __future__ import annotations
