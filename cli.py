@@ -272,7 +272,7 @@ def evaluate_neighbours(
     _print_table(
         ["same", "figure", "value", "95 % interval"],
         [
-            [same, name, f"{value:.4f}", f"{figures[name + '_low']:.4f} to {figures[name + '_high']:.4f}"]
+            [same, name, *_figure(value, figures[f"{name}_low"], figures[f"{name}_high"])]
             for same, figures in groups.items()
             for name, value in figures.items()
             if f"{name}_low" in figures
@@ -379,6 +379,11 @@ def _label_lines(item: CatalogItem) -> list[str]:
 
 def _labels(item: CatalogItem) -> str:
     return ", ".join(f"{target}={'|'.join(names)}" for target, names in item.labels.items())
+
+
+def _figure(value: float | None, low: float | None, high: float | None) -> tuple[str, str]:
+    """A figure and its interval; dashes where no query counts."""
+    return ("-", "-") if value is None else (f"{value:.4f}", f"{low:.4f} to {high:.4f}")
 
 
 def _place(row: dict[str, Any]) -> str:

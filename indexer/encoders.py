@@ -82,7 +82,7 @@ class EncoderCard:
 
     def differences(self, other: EncoderCard) -> str:
         """What differs, as `precision fp32, not bf16; ...`; empty for equal fingerprints."""
-        ours, theirs = asdict(self), asdict(other)
+        ours, theirs = asdict(replace(self, name="")), asdict(replace(other, name=""))
         return "; ".join(f"{key} {ours[key]}, not {theirs[key]}" for key in ours if ours[key] != theirs[key])
 
 

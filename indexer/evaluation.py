@@ -167,14 +167,18 @@ def _without(found: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int
     return rows
 
 
-def _figures(relevant: NDArray[np.bool_], relevant_count: NDArray[np.int64], ks: Sequence[int]) -> dict[str, float]:
-    figures: dict[str, float] = {}
+def _figures(
+    relevant: NDArray[np.bool_], relevant_count: NDArray[np.int64], ks: Sequence[int]
+) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {}
     for k in ks:
         figures |= _with_interval(f"hit_rate_at_{k}", hit_at_k(relevant, k))
         figures |= _with_interval(f"precision_at_{k}", precision_at_k(relevant, k))
     return figures | _with_interval(f"map_at_{max(ks)}", average_precision_at_k(relevant, relevant_count, max(ks)))
 
 
-def _with_interval(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+def _with_interval(name: str, values: NDArray[np.float64]) -> dict[str, float | None]:
+    """The mean and its interval; None, which JSON has, where no query counts."""
     summary = summarise_metric(values)
-    return {name: round(summary.mean, 4), f"{name}_low": round(summary.low, 4), f"{name}_high": round(summary.high, 4)}
+    figures = {name: summary.mean, f"{name}_low": summary.low, f"{name}_high": summary.high}
+    return {key: None if np.isnan(value) else round(value, 4) for key, value in figures.items()}

@@ -100,7 +100,9 @@ def build_network(weights: Weights, card: EncoderCard) -> PooledNetwork:
     except EncoderError:
         raise
     except Exception as error:  # torch, safetensors and transformers each raise what they like for a damaged file.
-        raise EncoderError(f"The weights of '{weights.name}' ({weights.file}) cannot be loaded: {error}") from error
+        raise EncoderError(
+            f"The weights of '{weights.name}' ({weights.file}) cannot be loaded: {' '.join(str(error).split())[:300]}"
+        ) from error
     return PooledNetwork(backbone, card, patches).eval().requires_grad_(requires_grad=False)
 
 
@@ -122,6 +124,7 @@ def _build_transformers(weights: Weights) -> tuple[nn.Module, int]:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     fields: dict[str, Any] = json.loads((weights.file.parent / "config.json").read_text("utf-8"))
     is_run = "modiste_checkpoint" in fields

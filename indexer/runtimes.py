@@ -30,6 +30,7 @@ PRECISIONS = ("fp32", "bf16")
 _INFER_BATCH = 2
 # Changes when indexer.networks changes what a converted network computes.
 _CONVERSION_VERSION = 1
+_CONVERTED = ("model.xml", "model.bin")
 
 
 def resolve_runtime(runtime: str = "auto", precision: str | None = None) -> tuple[str, str]:
@@ -201,15 +202,15 @@ def _convert(weights: Weights, card: EncoderCard, folder: Path) -> None:
         model = openvino.convert_model(network, example_input=example, input=[(shape, openvino.Type.u8)])
     folder.mkdir()
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
-    digests = {name: _sha256(folder / name) for name in ("model.xml", "model.bin")}
+    digests = {name: _sha256(folder / name) for name in _CONVERTED}
     (folder / "sha256.json").write_text(json.dumps(digests), "utf-8")
 
 
 def _is_intact(folder: Path) -> bool:
     try:
         digests = json.loads((folder / "sha256.json").read_text("utf-8"))
-        return all(_sha256(folder / name) == digest for name, digest in digests.items())
-    except (OSError, ValueError):
+        return all(_sha256(folder / name) == digests[name] for name in _CONVERTED)
+    except (OSError, ValueError, LookupError, TypeError):
         return False
 
 

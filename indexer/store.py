@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ GALLERY_VERSION = 1
 _CACHE_BYTES = 64 * 2**20
 _RETENTION = timedelta(hours=1)
 _FRAGMENT_LIMIT = 32
+_LOCK, _ASIDE = ".writer.lock", ".creating"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +164,21 @@ class Store:
         """A new, empty gallery.
 
         Raises:
-            StoreError: The folder holds other things, or cannot be written.
+            StoreError: The folder is a gallery, holds other things, or cannot be written.
         """
         cls.check_place(folder)
+        if (folder / "items.lance").is_dir():
+            raise StoreError(f"Gallery {folder} already exists; open it.")
         with translated(f"Gallery {folder} cannot be created"):
-            folder.mkdir(parents=True, exist_ok=True)
-            table = _connect(folder, freshness_s).create_table("items", schema=table_schema(card))
+            # Made aside and renamed: a table that was killed half-made would be taken for a gallery ever after.
+            aside = folder / _ASIDE
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            table = _connect(aside, freshness_s).create_table("items", schema=table_schema(card))
             # Lance then refuses a second row of one key as long as there is one writer.
             table.set_unenforced_primary_key("item_id")
+            (aside / "items.lance").rename(folder / "items.lance")
+            aside.rmdir()
         store = cls(folder, freshness_s=freshness_s)
         store._sync()
         return store
@@ -182,7 +191,7 @@ class Store:
             StoreError: It holds other things.
         """
         others = (entry.name for entry in folder.iterdir()) if folder.is_dir() else iter(())
-        if not (folder / "items.lance").is_dir() and any(name != ".writer.lock" for name in others):
+        if not (folder / "items.lance").is_dir() and any(name not in (_LOCK, _ASIDE) for name in others):
             raise StoreError(f"{folder} is not empty and no gallery. Choose a new folder for --gallery.")
 
     @property
@@ -270,7 +279,7 @@ def writing(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     """
     with translated(f"Gallery {folder} cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".writer.lock")
+        lock = filelock.FileLock(folder / _LOCK)
         try:
             lock.acquire(timeout=wait_s)
         except filelock.Timeout as error:

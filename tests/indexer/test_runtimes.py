@@ -174,9 +174,13 @@ def test_it_says_what_it_is(encoder: Encoder, request: pytest.FixtureRequest) ->
 
 
 SECOND_LOAD = """
+import importlib.metadata
 import sys
 import numpy as np
 from indexer.encoders import load_encoder
+from indexer.runtimes import resolve_runtime
+if "+cpu" in importlib.metadata.version("torch"):
+    assert resolve_runtime()[0] == "openvino"
 encoder = load_encoder("efficientnet-lite0", runtime="openvino", precision="fp32")
 found = encoder.encode(np.load(sys.argv[1]))
 np.save(sys.argv[2], found)

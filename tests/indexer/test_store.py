@@ -220,7 +220,7 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
     # The lock is there before the gallery is.
     with writing(tmp_path / "new"):
         Store.create(tmp_path / "new", CARD)
-    with pytest.raises(StoreError, match="is not empty"):
+    with pytest.raises(StoreError, match="already exists"):
         Store.create(tmp_path / "new", CARD)
 
 
@@ -435,3 +435,13 @@ def test_the_row_and_the_order_of_targets_do_not_change_the_metadata_key() -> No
 def test_the_vector_key_is_of_item_and_vector() -> None:
     keys = {vector_key(name, vector) for name in ("1", "2") for vector in VECTORS}
     assert len(keys) == 2 * len(VECTORS)
+
+
+def test_a_creation_that_was_killed_is_begun_anew(tmp_path: Path) -> None:
+    """What a kill before the rename leaves is no gallery, and no obstacle to one."""
+    (tmp_path / "gallery" / ".creating" / "items.lance" / "data").mkdir(parents=True)
+    with pytest.raises(GalleryNotFoundError, match="is no gallery"):
+        Store(tmp_path / "gallery")
+    store = Store.create(tmp_path / "gallery", card_of(4), freshness_s=0)
+    assert len(store.snapshot()) == 0
+    assert not (tmp_path / "gallery" / ".creating").exists()
