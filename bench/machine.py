@@ -33,16 +33,17 @@ def require(folder: Path) -> None:
 def timed_command(*words: str | Path) -> tuple[float, float, str]:
     """Wall seconds, peak memory in MiB and stdout of a `modiste` command in a process of its own."""
     script = (
-        "import resource, runpy, sys; sys.argv[0] = 'modiste'\n"
+        "import runpy, sys; sys.argv[0] = 'modiste'\n"
         "try: runpy.run_module('cli', run_name='__main__')\n"
-        "finally: print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        # getrusage's peak would be the parent's where that one is larger.
+        "finally: print(next(line for line in open('/proc/self/status') if 'VmHWM' in line), file=sys.stderr)"
     )
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(f"modiste {' '.join(map(str, words))} failed: {done.stderr}")
-    peak = next(line.split()[1] for line in done.stderr.splitlines() if line.startswith("PEAK"))
+    peak = next(line.split()[1] for line in done.stderr.splitlines() if line.startswith("VmHWM"))
     return seconds, int(peak) / 1024, done.stdout
 
 
