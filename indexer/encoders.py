@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from data.images import PREPROCESSING_VERSION
+from indexer.files import sha256
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -170,8 +171,7 @@ class Weights:
     @cached_property
     def sha256(self) -> str:
         """Digest of the weights file."""
-        with self.file.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self.file)
 
     def card(self, *, pooling: str | None, runtime: str, precision: str) -> EncoderCard:
         """The card of these weights pooled and run that way.

@@ -5,10 +5,8 @@ FAISS knows a vector by the store's vector_key, so an index stays right when row
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +18,7 @@ import faiss
 import numpy as np
 
 from indexer.exact import exact_search, merge
+from indexer.files import fsync, sha256
 from indexer.snapshot import batch_embeddings, translated
 
 if TYPE_CHECKING:
@@ -170,15 +169,15 @@ class FaissIndex:
             aside = path.with_suffix(".tmp")
             try:
                 faiss.write_index(self._mapped, str(aside))
-                _fsync(aside)
-                card = {**asdict(self.card), "sha256": _sha256(aside)}
+                fsync(aside)
+                card = {**asdict(self.card), "sha256": sha256(aside)}
                 aside.rename(path)
                 aside.write_text(json.dumps(card), "utf-8")
-                _fsync(aside)
+                fsync(aside)
                 aside.rename(path.with_suffix(".json"))
             finally:
                 aside.unlink(missing_ok=True)
-            _fsync(folder)
+            fsync(folder)
         self.card = IndexCard(**card)
         for other in folder.iterdir():
             if other.stem != path.stem:
@@ -192,7 +191,7 @@ class FaissIndex:
         for card in _cards(folder):
             path = folder / f"{card.variant}-{card.version}.faiss"
             with suppress(OSError, RuntimeError):
-                if _sha256(path) == card.sha256:
+                if sha256(path) == card.sha256:
                     return cls(faiss.read_index(str(path)), card)
         return None
 
@@ -350,16 +349,3 @@ def _cards(folder: Path) -> list[IndexCard]:
         with suppress(OSError, ValueError, TypeError):
             cards.append(IndexCard(**json.loads(path.read_text("utf-8"))))
     return sorted(cards, key=lambda card: -card.version)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ import numpy as np
 import platformdirs
 
 from indexer.encoders import Encoder, EncoderCard, EncoderError, Weights, unit_length
+from indexer.files import sha256
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -202,21 +203,16 @@ def _convert(weights: Weights, card: EncoderCard, folder: Path) -> None:
         model = openvino.convert_model(network, example_input=example, input=[(shape, openvino.Type.u8)])
     folder.mkdir()
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
-    digests = {name: _sha256(folder / name) for name in _CONVERTED}
+    digests = {name: sha256(folder / name) for name in _CONVERTED}
     (folder / "sha256.json").write_text(json.dumps(digests), "utf-8")
 
 
 def _is_intact(folder: Path) -> bool:
     try:
         digests = json.loads((folder / "sha256.json").read_text("utf-8"))
-        return all(_sha256(folder / name) == digests[name] for name in _CONVERTED)
+        return all(sha256(folder / name) == digests[name] for name in _CONVERTED)
     except (OSError, ValueError, LookupError, TypeError):
         return False
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _has_cuda() -> bool:

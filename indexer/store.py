@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import pyarrow as pa
 
 from data.catalog import CatalogItem
 from indexer.encoders import EncoderCard
+from indexer.files import fsync
 from indexer.snapshot import GalleryLockedError, GalleryNotFoundError, Snapshot, StoreError, translated
 
 if TYPE_CHECKING:
@@ -261,12 +261,12 @@ class Store:
         for folder in sorted(path for table in tables for path in table.rglob("*") if path.is_dir()):
             new = [path for path in folder.iterdir() if path.is_file() and path not in self._synced]
             for path in new:
-                _fsync(path)
+                fsync(path)
             if new:
-                _fsync(folder)
+                fsync(folder)
             self._synced.update(new)
         for folder in (*tables, self.folder):
-            _fsync(folder)
+            fsync(folder)
 
 
 @contextmanager
@@ -322,14 +322,3 @@ def _to_arrow(rows: Sequence[Row], card: EncoderCard) -> pa.Table:
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), card.dimension),
     }
     return pa.table(columns, schema=table_schema(card))
-
-
-def _fsync(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return  # Lance removed a temporary file meanwhile.
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

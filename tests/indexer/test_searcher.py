@@ -452,7 +452,7 @@ def test_an_index_that_cannot_be_written_leaves_the_earlier_one(
     def refuse(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("indexer.faiss_index._fsync", refuse)
+    monkeypatch.setattr("indexer.faiss_index.fsync", refuse)
     with pytest.raises(RuntimeError, match=r"FAISS index of .* could not be written: There is no room on the disk"):
         FaissIndex.build(small.snapshot(), "ivf").save(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
