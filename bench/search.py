@@ -32,7 +32,7 @@ from indexer.store import Store, table_schema
 
 DIMENSION = 384
 SHARES = {"one": 0.01, "ten": 0.10, "fifty": 0.50}
-QUERIES = 500
+QUERIES = 2000
 K = 10
 Answer = NDArray[np.int64]
 

@@ -36,7 +36,7 @@ HNSW_LIMIT = 2**30
 _HNSW_LINKS = 32
 _HNSW_BUILD_CANDIDATES = 160
 _EFFORTS = tuple(round(16 * 1.15**step) for step in range(31))
-_WANTED_RECALL = 0.99
+_WANTED_RECALL = 0.991
 _CALIBRATION_QUERIES = 2000
 # Neighbours that IVF finds by its 8-bit codes for each one that is then compared exactly.
 _RERANK = 4
