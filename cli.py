@@ -198,11 +198,12 @@ def stats(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a gallery holds and how it is searched."""
+    from indexer.failures import read_failures
     from indexer.gallery import Gallery
 
     opened = Gallery(gallery)
     if failures:
-        rows = [asdict(failure) for failure in opened.store.failures()]
+        rows = [asdict(failure) for failure in read_failures(gallery)]
         if as_json:
             return _print_json(rows)
         return _print_table(["photo or row", "reason"], [[_place(row), row["reason"]] for row in rows])

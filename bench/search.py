@@ -26,9 +26,10 @@ from indexer.encoders import EncoderCard, load_encoder
 from indexer.exact import exact_search
 from indexer.faiss_index import FAISS_FOLDER, FaissIndex
 from indexer.filters import LabelIndex
+from indexer.rows import table_schema
 from indexer.searcher import Searcher
 from indexer.snapshot import Snapshot
-from indexer.store import Store, table_schema
+from indexer.store import Store
 
 DIMENSION = 384
 SHARES = {"one": 0.01, "ten": 0.10, "fifty": 0.50}

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -224,7 +224,7 @@ class LazyEncoder:
 
     Args:
         card: What it is.
-        load: Loads it; raises EncoderError.
+        load: Loads it, once; raises EncoderError.
     """
 
     card: EncoderCard
@@ -250,7 +250,7 @@ def prepare_encoder(
     weights = find_weights(name)
     runtime, precision = resolve_runtime(runtime, precision)
     card = weights.card(pooling=pooling, runtime=runtime, precision=precision)
-    return LazyEncoder(card, partial(load_runtime, weights, card))
+    return LazyEncoder(card, cache(partial(load_runtime, weights, card)))
 
 
 def load_encoder(

@@ -6,21 +6,21 @@ time), a chunk of photos at a time. A few chunks at most are under way, so memor
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from data.catalog import Box, CatalogItem
+from data.catalog import CatalogItem
 from data.images import ImageError, read_bytes, read_pixels
+from indexer.failures import Failure
 from indexer.manifest import Fingerprint
-from indexer.store import Failure, Row, metadata_key
+from indexer.rows import Row, box_of, content_hash_of, labels_of
 
 if TYPE_CHECKING:
     from indexer.encoders import Encoder
@@ -32,11 +32,16 @@ CHUNK = 16
 
 # What became of an item.
 ADDED, CHANGED, RELABELLED, UNCHANGED, FAILED = "added", "changed", "relabelled", "unchanged", "failed"
+# What `examine` wants to know of an item that the gallery holds; its embedding beside it.
+STORED_COLUMNS = (
+    *("image", "targets", "labels", "box"),
+    *("content_hash", "file_size", "file_mtime_ns", "metadata_key", "corrected"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An item whose photo has to be read, and what the gallery holds of it (None for a new item)."""
+    """An item whose photo may have to be encoded, and what the gallery holds of it (None for a new item)."""
 
     item: CatalogItem
     fingerprint: Fingerprint
@@ -49,6 +54,28 @@ class Result:
 
     outcome: str
     row: Row | Failure
+
+
+def examine(task: Task, *, trust_times: bool = True) -> Result | Task:
+    """What became of an item that the gallery holds, if that can be told without encoding; else the task.
+
+    Args:
+        task: With the STORED_COLUMNS and the embedding.
+        trust_times: Whether a file of the same path, size and modification time is taken for the same, unread.
+    """
+    stored = task.stored
+    assert stored is not None
+    try:
+        if trust_times and _has_same_file(task, stored):
+            content_hash = stored["content_hash"]
+        else:
+            content_hash = content_hash_of(read_bytes(task.item.image))
+    except ImageError as error:
+        return Result(FAILED, failure_of(task.item, error.reason))
+    if content_hash != stored["content_hash"] or box_of(stored["box"]) != task.item.box:
+        return task
+    is_same_record = stored["metadata_key"] == task.fingerprint.metadata_key
+    return Result(UNCHANGED if is_same_record else RELABELLED, _row(task, content_hash, stored["embedding"]))
 
 
 def encode_tasks(tasks: Iterable[Task], encoder: Encoder) -> Iterator[Result]:
@@ -75,13 +102,8 @@ def _encode(tasks: list[Task], encoder: Encoder) -> list[Result]:
     for place, task in enumerate(tasks):
         try:
             content = read_bytes(task.item.image)
-            content_hash = hashlib.blake2b(content, digest_size=16).hexdigest()
-            if task.stored is not None and _is_same_photo(task, content_hash):
-                outcome = UNCHANGED if task.stored["metadata_key"] == metadata_key(task.item) else RELABELLED
-                results[place] = Result(outcome, _row(task, content_hash, task.stored["embedding"]))
-                continue
             pixels.append(read_pixels(content, encoder.card.image_size, box=task.item.box))
-            waiting.append((place, content_hash))
+            waiting.append((place, content_hash_of(content)))
         except ImageError as error:
             results[place] = Result(FAILED, failure_of(task.item, error.reason))
     if pixels:
@@ -91,14 +113,21 @@ def _encode(tasks: list[Task], encoder: Encoder) -> list[Result]:
     return [result for result in results if result is not None]
 
 
-def _is_same_photo(task: Task, content_hash: str) -> bool:
-    assert task.stored is not None
-    box = None if task.stored["box"] is None else Box(*task.stored["box"])
-    return bool(task.stored["content_hash"] == content_hash and box == task.item.box)
+def _has_same_file(task: Task, stored: dict[str, Any]) -> bool:
+    seen = (str(task.item.image), task.fingerprint.file_size, task.fingerprint.file_mtime_ns)
+    return seen[2] != 0 and seen == (stored["image"], stored["file_size"], stored["file_mtime_ns"])
 
 
 def _row(task: Task, content_hash: str, embedding: Any) -> Row:
-    return Row(task.item, content_hash, task.fingerprint.file_size, task.fingerprint.file_mtime_ns, embedding)
+    item, fingerprint = task.item, task.fingerprint
+    corrected = tuple((task.stored or {}).get("corrected") or ())
+    if corrected:
+        assert task.stored is not None
+        by_hand = labels_of(task.stored)
+        labels = {target: names for target, names in item.labels.items() if target not in corrected}
+        item = replace(item, labels=labels | {target: by_hand[target] for target in corrected if target in by_hand})
+    size, mtime = fingerprint.file_size, fingerprint.file_mtime_ns
+    return Row(item, content_hash, size, mtime, embedding, fingerprint.metadata_key, corrected)
 
 
 def failure_of(item: CatalogItem, reason: str) -> Failure:

@@ -19,8 +19,8 @@ from indexer.retrieval_metrics import (
     precision_at_k,
     summarise_metric,
 )
+from indexer.rows import Row
 from indexer.searcher import Searcher
-from indexer.store import Row
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

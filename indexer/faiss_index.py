@@ -10,23 +10,29 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import faiss
+import filelock
 import numpy as np
 
 from indexer.exact import exact_search, merge
-from indexer.files import fsync, sha256
+from indexer.files import ASIDE, fsync, replace_file, sha256
+from indexer.rows import key_of
 from indexer.snapshot import batch_embeddings, translated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from indexer.encoders import EncoderCard
     from indexer.snapshot import Snapshot
 
 FAISS_FOLDER = "faiss"
+_LOCK = ".faiss.lock"
+# The outdated share of an index above which it is built anew (bench/refresh.py).
+REBUILD_SHARE = 0.1
 VARIANTS = ("exact", "hnsw", "ivf")
 # Sizes in numbers (rows x dimension) up to which a variant is chosen. 2**26 numbers are compared in about 20 ms on two
 # cores; 2**30 take 4 GiB of memory in HNSW.
@@ -53,7 +59,9 @@ class IndexCard:
         effort: efSearch of HNSW or nprobe of IVF, the least that reached the wanted recall when built.
         index_recall_at_10: Overlap with exact search for rows kept out of the index, measured when built.
         build_s: Seconds.
+        encoder: Fingerprint of the encoder whose embeddings it holds.
         sha256: Digest of the file.
+        checksum: Key of all the other fields, so that a damaged card is not believed.
     """
 
     variant: str
@@ -62,7 +70,14 @@ class IndexCard:
     effort: int
     index_recall_at_10: float
     build_s: float
+    encoder: str = ""
     sha256: str = ""
+    checksum: int = 0
+
+    def sealed(self) -> IndexCard:
+        """The card with its checksum."""
+        fields = {name: value for name, value in asdict(self).items() if name != "checksum"}
+        return replace(self, checksum=key_of(json.dumps(fields, sort_keys=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,31 @@ class Positions:
     places: NDArray[np.int64]
     mask: NDArray[np.bool_]
     selector: Any
+
+
+def refresh_index(snapshot: Snapshot, folder: Path, variant: str = "auto") -> str:
+    """Builds the index where the snapshot is large enough for one and the one it has is damaged or outdated.
+
+    Args:
+        snapshot: What is searched.
+        folder: Where its indexes are.
+        variant: `exact`, `hnsw`, `ivf`, or `auto` to choose by size.
+
+    Returns:
+        The variant.
+
+    Raises:
+        StoreError: No room on the disk, or the folder cannot be written; an earlier index stays.
+    """
+    if variant == "auto":
+        variant = choose_variant(len(snapshot), snapshot.card.dimension)
+    if variant == "exact" or not len(snapshot):
+        FaissIndex.remove(folder)
+        return "exact"
+    index = FaissIndex.load(folder, snapshot.card)
+    if index is None or index.card.variant != variant or index.outdated_share(snapshot) > REBUILD_SHARE:
+        FaissIndex.build(snapshot, variant).save(folder)
+    return variant
 
 
 def choose_variant(rows: int, dimension: int) -> str:
@@ -115,11 +155,12 @@ class FaissIndex:
             mapped.add_with_ids(embeddings[~out], keys[~out])
             queries.append(embeddings[out])
             query_keys.append(keys[out])
-        index = cls(mapped, IndexCard(variant, snapshot.version, rows, _EFFORTS[0], 0.0, 0.0))
+        card = IndexCard(variant, snapshot.version, rows, _EFFORTS[0], 0.0, 0.0, snapshot.card.fingerprint)
+        index = cls(mapped, card)
         effort, recall = index._calibrate(snapshot, np.concatenate(queries), is_kept_out)
         mapped.add_with_ids(np.concatenate(queries), np.concatenate(query_keys))
         seconds = round(time.perf_counter() - start, 1)
-        return cls(mapped, IndexCard(variant, snapshot.version, rows, effort, recall, seconds))
+        return cls(mapped, replace(card, effort=effort, index_recall_at_10=recall, build_s=seconds))
 
     def select(self, places: NDArray[np.int64]) -> Positions:
         """Prepares the vectors at some positions to be the only ones that compete."""
@@ -166,29 +207,27 @@ class FaissIndex:
         with translated(f"The FAISS index of {folder.parent} could not be written"):
             folder.mkdir(exist_ok=True)
             path = folder / f"{self.card.variant}-{self.card.version}.faiss"
-            aside = path.with_suffix(".tmp")
-            try:
-                faiss.write_index(self._mapped, str(aside))
-                fsync(aside)
-                card = {**asdict(self.card), "sha256": sha256(aside)}
-                aside.rename(path)
-                aside.write_text(json.dumps(card), "utf-8")
-                fsync(aside)
-                aside.rename(path.with_suffix(".json"))
-            finally:
-                aside.unlink(missing_ok=True)
-            fsync(folder)
-        self.card = IndexCard(**card)
-        for other in folder.iterdir():
-            if other.stem != path.stem:
-                with suppress(OSError):
-                    other.unlink()
+            # A process that serves builds in the background, beside the writer: one writes here at a time.
+            with filelock.FileLock(folder.parent / _LOCK):
+                aside = path.with_name(path.name + ASIDE)
+                try:
+                    faiss.write_index(self._mapped, str(aside))
+                    fsync(aside)
+                    self.card = replace(self.card, sha256=sha256(aside)).sealed()
+                    aside.rename(path)
+                finally:
+                    aside.unlink(missing_ok=True)
+                replace_file(path.with_suffix(".json"), json.dumps(asdict(self.card)).encode())
+                for other in folder.iterdir():
+                    if other.stem != path.stem:
+                        with suppress(OSError):
+                            other.unlink()
         return path
 
     @classmethod
-    def load(cls, folder: Path) -> FaissIndex | None:
-        """The newest index whose file is whole, or None: a missing or damaged file is rebuilt, never an error."""
-        for card in _cards(folder):
+    def load(cls, folder: Path, encoder: EncoderCard) -> FaissIndex | None:
+        """The newest index of an encoder whose file is whole, or None: a damaged file is rebuilt, never an error."""
+        for card in _cards(folder, encoder):
             path = folder / f"{card.variant}-{card.version}.faiss"
             with suppress(OSError, RuntimeError):
                 if sha256(path) == card.sha256:
@@ -203,9 +242,18 @@ class FaissIndex:
                 path.unlink()
 
     @staticmethod
-    def newest_card(folder: Path) -> IndexCard | None:
-        """The card of the newest index, without reading its file; None where there is none."""
-        return next(iter(_cards(folder)), None)
+    def newest_card(folder: Path, encoder: EncoderCard) -> IndexCard | None:
+        """The card of an encoder's newest index, without reading its file; None where there is none."""
+        return next(iter(_cards(folder, encoder)), None)
+
+    def outdated_share(self, snapshot: Snapshot) -> float:
+        """The share of a snapshot's rows that are not in the index, or of the index that is not in the snapshot.
+
+        The larger one, 0..1: missing rows are compared one by one, and stale vectors are walked through in vain.
+        """
+        keys = snapshot.columns("vector_key").column(0).to_numpy()
+        held = np.count_nonzero(np.isin(keys, self.vector_keys))
+        return float(1 - held / max(1, len(keys), len(self.vector_keys)))
 
     def _search(
         self, queries: NDArray[np.float32], k: int, effort: int, positions: Positions | None
@@ -342,10 +390,12 @@ def _asked(
     return found, np.where(found < 0, np.inf, (1 - similarities).clip(0, 2)).astype(np.float32)
 
 
-def _cards(folder: Path) -> list[IndexCard]:
-    """The cards of the indexes in a folder, newest first."""
+def _cards(folder: Path, encoder: EncoderCard) -> list[IndexCard]:
+    """The cards of an encoder's indexes in a folder, newest first."""
     cards = []
     for path in folder.glob("*.json"):
         with suppress(OSError, ValueError, TypeError):
-            cards.append(IndexCard(**json.loads(path.read_text("utf-8"))))
+            card = IndexCard(**json.loads(path.read_text("utf-8")))
+            if card == card.sealed() and card.encoder == encoder.fingerprint:
+                cards.append(card)
     return sorted(cards, key=lambda card: -card.version)

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from indexer.failures import read_failures
 from indexer.faiss_index import FAISS_FOLDER, FaissIndex
 from indexer.filters import LabelIndex, Where
+from indexer.rows import ITEM_COLUMNS, item_of
 from indexer.searcher import QueryError, Searcher, Selection
-from indexer.snapshot import ITEM_COLUMNS, item_of
 from indexer.store import Store
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Gallery:
     @cached_property
     def searcher(self) -> Searcher:
         """The searcher, opened on first use."""
-        return Searcher(self.snapshot, FaissIndex.load(self.folder / FAISS_FOLDER))
+        return Searcher(self.snapshot, FaissIndex.load(self.folder / FAISS_FOLDER, self.card))
 
     def neighbours(
         self,
@@ -153,14 +154,14 @@ class Gallery:
 
     def stats(self) -> dict[str, Any]:
         """What is in the gallery and how it is searched, as flat, JSON-ready values."""
-        index = FaissIndex.newest_card(self.folder / FAISS_FOLDER)
+        index = FaissIndex.newest_card(self.folder / FAISS_FOLDER, self.card)
         counts: dict[str, Counter[str]] = self.labels.counts()
         return {
             "gallery": str(self.folder),
             "version": self.snapshot.version,
             "items": len(self),
             "products": self._product_count(),
-            "failures": len(self.store.failures()),
+            "failures": len(read_failures(self.folder)),
             "encoder": self.card.name,
             "encoder_card": asdict(self.card),
             "variant": "exact" if index is None else index.variant,

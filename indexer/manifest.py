@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.store import key_of, metadata_key
+from indexer.rows import key_of, metadata_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from data.catalog import CatalogItem
     from indexer.snapshot import Snapshot
+
+# The coarsest clock of a file system in use: FAT's and some network file systems' two seconds.
+_TICK_NS = 2 * 10**9
 
 
 class Status(Enum):
@@ -38,7 +42,8 @@ class Fingerprint:
         item_key: Key of the item_id.
         metadata_key: Key of everything but the photo's content.
         file_size: Bytes; -1 where the file cannot be found.
-        file_mtime_ns: Modification time; 0 for a photo without a file, which is therefore always read.
+        file_mtime_ns: Modification time; 0 where it tells nothing, so that the photo is read the next time too: for a
+            photo without a file, and for a file that may change again without its time changing.
     """
 
     item_key: int
@@ -61,9 +66,11 @@ class Manifest:
 
     Args:
         snapshot: What the gallery held when the run began.
+        trust_times: Whether a file of the same size and modification time is taken for the same.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, *, trust_times: bool = True) -> None:
+        self._trust_times = trust_times
         names = ("metadata_key", "file_size", "file_mtime_ns")
         keys, fields = [np.empty(0, np.int64)], [np.empty((0, len(names)), np.int64)]
         for batch in snapshot.batches("item_id", *names):
@@ -86,6 +93,10 @@ class Manifest:
         places = np.searchsorted(self._keys, keys)
         return [self._meet(fingerprint, int(place)) for fingerprint, place in zip(fingerprints, places, strict=True)]
 
+    def unmet(self) -> NDArray[np.int64]:
+        """The rows of the snapshot that no row of the catalog was, ascending."""
+        return np.sort(self._rows[~self._met])
+
     def _meet(self, fingerprint: Fingerprint, place: int) -> tuple[Status, int]:
         if place >= len(self._keys) or self._keys[place] != fingerprint.item_key:
             repeated = fingerprint.item_key in self._met_new
@@ -96,7 +107,7 @@ class Manifest:
             return Status.REPEATED, row
         self._met[place] = True
         seen = (fingerprint.metadata_key, fingerprint.file_size, fingerprint.file_mtime_ns)
-        is_same = fingerprint.file_mtime_ns != 0 and seen == tuple(self._fields[place].tolist())
+        is_same = self._trust_times and fingerprint.file_mtime_ns != 0 and seen == tuple(self._fields[place].tolist())
         return (Status.UNCHANGED if is_same else Status.SUSPECT), row
 
 
@@ -106,4 +117,6 @@ def _stat(path: Path) -> tuple[int, int]:
         found = os.stat(path)  # noqa: PTH116 - half the time of Path.stat, a million times
     except (OSError, ValueError):
         return -1, 0
-    return found.st_size, found.st_mtime_ns
+    # A write within the clock's tick after ours would leave the time as it is, as git knows too.
+    is_settled = found.st_mtime_ns < time.time_ns() - _TICK_NS
+    return found.st_size, found.st_mtime_ns if is_settled else 0

@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyarrow as pa
 
-from data.catalog import Box, CatalogItem
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from indexer.encoders import EncoderCard
-
-ITEM_COLUMNS = ("item_id", "product_id", "image", "image_bytes", "targets", "labels", "box", "split")
 
 
 class StoreError(RuntimeError):
@@ -32,6 +28,10 @@ class GalleryNotFoundError(StoreError):
 
 class GalleryLockedError(StoreError):
     """Another process is writing to the gallery."""
+
+
+class GalleryDamagedError(StoreError):
+    """A file of the gallery is not what was written, so that an answer could be wrong."""
 
 
 class Snapshot:
@@ -96,21 +96,6 @@ def batch_embeddings(batch: pa.RecordBatch) -> NDArray[np.float32]:
     return cast("NDArray[np.float32]", column.flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1))
 
 
-def item_of(row: dict[str, Any]) -> CatalogItem:
-    """The catalog's record of a stored row."""
-    labels: dict[str, tuple[str, ...]] = {}
-    for target, name in zip(row["targets"] or [], row["labels"] or [], strict=True):
-        labels[target] = (*labels.get(target, ()), name)
-    return CatalogItem(
-        item_id=row["item_id"],
-        image=row["image_bytes"] if row["image"] is None else Path(row["image"]),
-        product_id=row["product_id"],
-        labels=labels,
-        box=None if row["box"] is None else Box(*row["box"]),
-        split=row["split"],
-    )
-
-
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Turns what Lance and the system raise into one StoreError sentence."""
@@ -118,7 +103,11 @@ def translated(what: str) -> Iterator[None]:
         yield
     except (StoreError, AssertionError):
         raise
-    except (OSError, RuntimeError, ValueError) as error:
+    except BaseException as error:
+        # Lance's panics are no Exception, and pyo3's class of them cannot be imported.
+        is_panic = type(error).__name__ == "PanicException"
+        if not (is_panic or isinstance(error, OSError | RuntimeError | ValueError)):
+            raise
         text = str(error)
         no_room = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text
         if no_room:

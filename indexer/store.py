@@ -1,132 +1,49 @@
 """The store: one Lance table that is catalog, embeddings and manifest at once, with one writer at a time.
 
-What is relied on and what is worked around is measured in docs/decisions/0003-store.md.
+What is relied on and what is worked around is measured in docs/decisions/0003-store.md; docs/gallery.md says what is on
+the disk and what is guaranteed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
 import lancedb
-import numpy as np
 import pyarrow as pa
 
-from data.catalog import CatalogItem
+from indexer.checksums import Checksums
 from indexer.encoders import EncoderCard
 from indexer.files import fsync
-from indexer.snapshot import GalleryLockedError, GalleryNotFoundError, Snapshot, StoreError, translated
+from indexer.lance_files import HINT, files_of, parts_of
+from indexer.rows import GALLERY_VERSION, Row, table_schema, to_arrow
+from indexer.snapshot import (
+    GalleryDamagedError,
+    GalleryLockedError,
+    GalleryNotFoundError,
+    Snapshot,
+    StoreError,
+    translated,
+)
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-# A gallery with a larger number was written by a later Modiste.
-GALLERY_VERSION = 1
+TABLE = "items.lance"
+# How long a version stays readable after the next one: a reader that holds an older one must not lose its files.
+RETENTION = timedelta(hours=1)
 # Lance's own defaults are 6 + 1 GiB.
 _CACHE_BYTES = 64 * 2**20
-_RETENTION = timedelta(hours=1)
 _FRAGMENT_LIMIT = 32
-_LOCK, _ASIDE = ".writer.lock", ".creating"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One item as it is stored.
-
-    Args:
-        item: The catalog's record.
-        content_hash: blake2b-16 of the photo file, hexadecimal.
-        file_size: Bytes of the photo file.
-        file_mtime_ns: Its modification time; 0 for a photo without a file.
-        embedding: (D,) float32 of unit length.
-    """
-
-    item: CatalogItem
-    content_hash: str
-    file_size: int
-    file_mtime_ns: int
-    embedding: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A photo or row of a catalog that did not become an item.
-
-    Args:
-        source: Path of the photo, or of the file with the row.
-        reason: One sentence.
-        item_id: None where the row had none.
-        source_row: 1-based, or None.
-    """
-
-    source: str
-    reason: str
-    item_id: str | None = None
-    source_row: int | None = None
-
-
-def key_of(text: str | bytes) -> int:
-    """A 64-bit key (blake2b) of an item_id, a photo or a record, as a signed integer."""
-    data = text.encode() if isinstance(text, str) else text
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
-
-
-def metadata_key(item: CatalogItem) -> int:
-    """The 64-bit key of everything about an item but its photo's content and the row that it stood in."""
-    image = str(item.image) if isinstance(item.image, Path) else None
-    box = None if item.box is None else [item.box.x, item.box.y, item.box.width, item.box.height]
-    labels = sorted((target, list(names)) for target, names in item.labels.items())
-    return key_of(json.dumps([item.item_id, item.product_id, image, labels, box, item.split], ensure_ascii=False))
-
-
-def vector_key(item_id: str, embedding: NDArray[np.float32]) -> int:
-    """The 64-bit key of an item's embedding: its checksum, and the name under which FAISS knows it."""
-    return key_of(item_id.encode() + b"\0" + np.ascontiguousarray(embedding, "<f4").tobytes())
-
-
-def table_schema(card: EncoderCard) -> pa.Schema:
-    """The columns of the items table; the encoder card and the gallery's version are its metadata."""
-    fields = [
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("product_id", pa.string()),
-        pa.field("image", pa.string()),
-        pa.field("image_bytes", pa.large_binary()),
-        # Parallel lists: new targets need no new column, so every commit stays one commit.
-        pa.field("targets", pa.list_(pa.string())),
-        pa.field("labels", pa.list_(pa.string())),
-        pa.field("box", pa.list_(pa.float64(), 4)),
-        pa.field("split", pa.string()),
-        pa.field("content_hash", pa.string()),
-        pa.field("file_size", pa.int64()),
-        pa.field("file_mtime_ns", pa.int64()),
-        pa.field("metadata_key", pa.int64()),
-        pa.field("vector_key", pa.int64()),
-        pa.field("embedding", pa.list_(pa.float32(), card.dimension)),
-    ]
-    metadata = {"modiste.gallery_version": str(GALLERY_VERSION), "modiste.encoder_card": card.to_json()}
-    return pa.schema(fields, metadata=metadata)
-
-
-_FAILURES_SCHEMA = pa.schema(
-    [
-        ("source", pa.string()),
-        ("reason", pa.string()),
-        ("item_id", pa.string()),
-        ("source_row", pa.int64()),
-    ]
-)
+# Items that one deletion names; each is a commit.
+_DELETION = 5_000
+_LOCK, _CREATING = ".writer.lock", ".creating"
 
 
 class Store:
-    """The items table of one gallery folder, and the list of failures beside it.
+    """The items table of one gallery folder.
 
     Args:
         folder: The gallery.
@@ -134,30 +51,22 @@ class Store:
 
     Raises:
         GalleryNotFoundError: The folder holds no gallery.
-        StoreError: A gallery of a later Modiste, or a table that cannot be opened.
+        StoreError: A gallery of another Modiste, or a table that cannot be opened.
     """
 
     def __init__(self, folder: Path, *, freshness_s: float = 5.0) -> None:
         self.folder = folder
-        if not (folder / "items.lance").is_dir():
+        self.table_folder = folder / TABLE
+        if not self.table_folder.is_dir():
             raise GalleryNotFoundError(
-                f"{folder} is no gallery: it has no items.lance. "
-                f"Make one with `modiste index CATALOG --gallery {folder}`."
+                f"{folder} is no gallery: it has no {TABLE}. Make one with `modiste index CATALOG --gallery {folder}`."
             )
         self._database = _connect(folder, freshness_s)
-        with translated(f"Gallery {folder} cannot be opened"):
+        with translated(f"Gallery {folder} cannot be opened (try `modiste repair --gallery {folder}`)"):
             self._table = self._database.open_table("items")
-            metadata = self._table.schema.metadata or {}
-        version = int(metadata.get(b"modiste.gallery_version", b"0"))
-        if version > GALLERY_VERSION:
-            raise StoreError(
-                f"Gallery {folder} was written by a later Modiste (gallery version {version}; this one knows "
-                f"{GALLERY_VERSION}). Upgrade Modiste."
-            )
-        if version < 1 or b"modiste.encoder_card" not in metadata:
-            raise GalleryNotFoundError(f"{folder} holds a Lance table that is not Modiste's: it has no encoder card.")
-        self.card = EncoderCard.from_json(metadata[b"modiste.encoder_card"].decode())
-        self._synced: set[Path] = set()
+            _card_of(self._table, folder)
+            self.checksums = Checksums(folder)
+        self._whole: set[Path] = set()
 
     @classmethod
     def create(cls, folder: Path, card: EncoderCard, *, freshness_s: float = 5.0) -> Store:
@@ -167,20 +76,19 @@ class Store:
             StoreError: The folder is a gallery, holds other things, or cannot be written.
         """
         cls.check_place(folder)
-        if (folder / "items.lance").is_dir():
+        if (folder / TABLE).is_dir():
             raise StoreError(f"Gallery {folder} already exists; open it.")
         with translated(f"Gallery {folder} cannot be created"):
             # Made aside and renamed: a table that was killed half-made would be taken for a gallery ever after.
-            aside = folder / _ASIDE
+            aside = folder / _CREATING
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-            table = _connect(aside, freshness_s).create_table("items", schema=table_schema(card))
-            # Lance then refuses a second row of one key as long as there is one writer.
-            table.set_unenforced_primary_key("item_id")
-            (aside / "items.lance").rename(folder / "items.lance")
+            _connect(aside, freshness_s).create_table("items", schema=table_schema(card))
+            (aside / TABLE).rename(folder / TABLE)
             aside.rmdir()
         store = cls(folder, freshness_s=freshness_s)
-        store._sync()
+        with translated(f"Gallery {folder} cannot be created"):
+            store._sync()
         return store
 
     @staticmethod
@@ -191,13 +99,18 @@ class Store:
             StoreError: It holds other things.
         """
         others = (entry.name for entry in folder.iterdir()) if folder.is_dir() else iter(())
-        if not (folder / "items.lance").is_dir() and any(name not in (_LOCK, _ASIDE) for name in others):
+        if not (folder / TABLE).is_dir() and any(name not in (_LOCK, _CREATING) for name in others):
             raise StoreError(f"{folder} is not empty and no gallery. Choose a new folder for --gallery.")
 
     @property
     def version(self) -> int:
         """The table's version, one higher with each commit."""
         return int(self._table.version)
+
+    @property
+    def card(self) -> EncoderCard:
+        """Which encoder made the embeddings of the newest version."""
+        return _card_of(self._table, self.folder)
 
     def upsert(self, rows: Sequence[Row]) -> int:
         """Commits rows, durably: new items are added, known ones replaced. Hold `writing` around it.
@@ -211,62 +124,116 @@ class Store:
         Raises:
             StoreError: No room on the disk, or it cannot be written; earlier commits stand.
         """
-        batch = _to_arrow(rows, self.card)
+        batch = to_arrow(rows, self.card)
         with translated(f"{len(rows)} items could not be written to gallery {self.folder}"):
             merge = self._table.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(batch)
             self._sync()
         return self.version
 
-    def optimize(self) -> None:
-        """Merges small fragments, so that reading stays fast; versions of the last hour stay readable."""
-        with translated(f"Gallery {self.folder} could not be optimized"):
-            if self._table.stats()["fragment_stats"]["num_small_fragments"] > _FRAGMENT_LIMIT:
-                self._table.optimize(cleanup_older_than=_RETENTION)
-                self._sync()
+    def delete(self, item_ids: Sequence[str]) -> int:
+        """Deletes items, durably, a commit for some thousands; ids that are not there are passed over.
 
-    def write_failures(self, failures: Iterable[Failure], *, append: bool) -> None:
-        """Adds to the list of failures, or begins it anew."""
-        data = pa.Table.from_pylist([asdict(failure) for failure in failures], schema=_FAILURES_SCHEMA)
-        with translated(f"The failures of gallery {self.folder} could not be written"):
-            if not (self.folder / "failures.lance").is_dir():
-                if len(data):
-                    self._database.create_table("failures", data)
-            else:
-                self._database.open_table("failures").add(data, mode="append" if append else "overwrite")
-            self._sync()
-
-    def failures(self) -> list[Failure]:
-        """What the last indexing run could not take in."""
-        if not (self.folder / "failures.lance").is_dir():
-            return []
-        with translated(f"The failures of gallery {self.folder} cannot be read"):
-            return [Failure(**row) for row in self._database.open_table("failures").to_arrow().to_pylist()]
-
-    def snapshot(self) -> Snapshot:
-        """The newest version, held still: what is read from it later belongs together.
+        Returns:
+            The version without them.
 
         Raises:
+            StoreError: No room on the disk, or it cannot be written; what was deleted before stays deleted.
+        """
+        for start in range(0, len(item_ids), _DELETION):
+            part = item_ids[start : start + _DELETION]
+            # Lance takes no bound values here; a quote is the only character that SQL gives a meaning in a string.
+            listed = ", ".join("'" + item_id.replace("'", "''") + "'" for item_id in part)
+            with translated(f"{len(part)} items could not be deleted from gallery {self.folder}"):
+                self._table.delete(f"item_id IN ({listed})")
+                self._sync()
+        return self.version
+
+    def overwrite(self, rows: Iterable[Sequence[Row]], card: EncoderCard) -> int:
+        """Replaces all rows, and the encoder, in one commit; the version before stays readable for a while.
+
+        Args:
+            rows: Batches, of which memory holds one at a time.
+            card: Which encoder made their embeddings.
+
+        Returns:
+            The version that holds them.
+
+        Raises:
+            StoreError: No room on the disk, or it cannot be written; the rows are what they were.
+        """
+        batches = (batch for part in rows for batch in to_arrow(part, card).to_batches())
+        with translated(f"Gallery {self.folder} could not be rewritten"):
+            reader = pa.RecordBatchReader.from_batches(table_schema(card), batches)
+            self._database.create_table("items", reader, mode="overwrite")
+            self._sync()
+        return self.version
+
+    def optimize(self) -> None:
+        """Merges small fragments where there are many, so that reading stays fast."""
+        with translated(f"Gallery {self.folder} could not be optimized"):
+            is_needed = self._table.stats()["fragment_stats"]["num_small_fragments"] > _FRAGMENT_LIMIT
+        if is_needed:
+            self.compact()
+
+    def compact(self, retention: timedelta = RETENTION) -> None:
+        """Merges fragments, drops deleted rows, and removes versions and orphans older than `retention`.
+
+        Args:
+            retention: An hour or more where anything else may be reading.
+
+        Raises:
+            StoreError: No room on the disk, or it cannot be written; the rows are what they were.
+        """
+        with translated(f"Gallery {self.folder} could not be compacted"):
+            # The one writer is us: what no version names belongs to nobody's commit.
+            self._table.optimize(cleanup_older_than=retention, delete_unverified=True)
+            self._sync()
+            if self.checksums.missing():
+                self.checksums.rewrite()
+
+    def snapshot(self, *, check: bool = True) -> Snapshot:
+        """The newest version, held still: what is read from it later belongs together.
+
+        Args:
+            check: Whether to compare its files with their checksums, those that this store has not seen yet.
+
+        Raises:
+            GalleryDamagedError: A file is not what was written.
             StoreError: The table cannot be read.
         """
         with translated(f"Gallery {self.folder} cannot be read"):
             # Reads through the live handle would each see the version of their moment.
             table = self._database.open_table("items")
             table.checkout(self.version)
-        return Snapshot(self.folder, table, self.card)
+            if check:
+                self._check(int(table.version))
+        return Snapshot(self.folder, table, _card_of(table, self.folder))
+
+    def _check(self, version: int) -> None:
+        new = [path for path in parts_of(self.table_folder, version) if path not in self._whole]
+        if any(path not in self.checksums for path in new):
+            self.checksums.reload()
+        for path in new:
+            if self.checksums.is_damaged(path):
+                raise GalleryDamagedError(
+                    f"Gallery {self.folder} is damaged: {path.relative_to(self.folder)} is not what was written. "
+                    f"`modiste verify` lists all damage, `modiste repair` mends what can be mended."
+                )
+            if path in self.checksums:
+                self._whole.add(path)
 
     def _sync(self) -> None:
-        """Makes what Lance wrote survive a power cut: it renames, but does not fsync."""
-        tables = sorted(self.folder.glob("*.lance"))
-        for folder in sorted(path for table in tables for path in table.rglob("*") if path.is_dir()):
-            new = [path for path in folder.iterdir() if path.is_file() and path not in self._synced]
-            for path in new:
-                fsync(path)
-            if new:
-                fsync(folder)
-            self._synced.update(new)
-        for folder in (*tables, self.folder):
+        """Makes what Lance wrote survive a power cut (it renames, but does not fsync), and notes its checksums."""
+        new = [path for path in files_of(self.table_folder) if path not in self.checksums]
+        for path in (*new, self.table_folder / "_versions" / HINT):
+            fsync(path)
+        for folder in sorted({path.parent for path in new}):
             fsync(folder)
+        for folder in (self.table_folder, self.folder):
+            fsync(folder)
+        self.checksums.add(new)
+        self._whole.update(new)
 
 
 @contextmanager
@@ -297,28 +264,17 @@ def _connect(folder: Path, freshness_s: float) -> Any:
     return lancedb.connect(folder, read_consistency_interval=timedelta(seconds=freshness_s), session=session)
 
 
-def _to_arrow(rows: Sequence[Row], card: EncoderCard) -> pa.Table:
-    items = [row.item for row in rows]
-    if len({item.item_id for item in items}) != len(items):
-        raise AssertionError("a batch holds one item twice; Lance would insert both")
-    pairs = [[(target, name) for target, names in item.labels.items() for name in names] for item in items]
-    embeddings = np.stack([row.embedding for row in rows])
-    boxes = [None if item.box is None else [item.box.x, item.box.y, item.box.width, item.box.height] for item in items]
-    columns = {
-        "item_id": [item.item_id for item in items],
-        "product_id": [item.product_id for item in items],
-        "image": [str(item.image) if isinstance(item.image, Path) else None for item in items],
-        "image_bytes": [item.image if isinstance(item.image, bytes) else None for item in items],
-        "targets": [[target for target, _ in row] for row in pairs],
-        "labels": [[name for _, name in row] for row in pairs],
-        "box": boxes,
-        "split": [item.split for item in items],
-        "content_hash": [row.content_hash for row in rows],
-        "file_size": [row.file_size for row in rows],
-        "file_mtime_ns": [row.file_mtime_ns for row in rows],
-        "metadata_key": [metadata_key(item) for item in items],
-        "vector_key": [vector_key(row.item.item_id, row.embedding) for row in rows],
-        # (B, D) to (B * D,)
-        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), card.dimension),
-    }
-    return pa.table(columns, schema=table_schema(card))
+def _card_of(table: Any, folder: Path) -> EncoderCard:
+    """The encoder card of a table's version."""
+    metadata = table.schema.metadata or {}
+    version = int(metadata.get(b"modiste.gallery_version", b"0"))
+    if version < 1 or b"modiste.encoder_card" not in metadata:
+        raise GalleryNotFoundError(f"{folder} holds a Lance table that is not Modiste's: it has no encoder card.")
+    if version != GALLERY_VERSION:
+        is_later = version > GALLERY_VERSION
+        raise StoreError(
+            f"Gallery {folder} was written by {'a later' if is_later else 'an earlier'} Modiste (gallery version "
+            f"{version}; this one knows {GALLERY_VERSION}). "
+            + ("Upgrade Modiste." if is_later else "Index the catalog into a new folder.")
+        )
+    return EncoderCard.from_json(metadata[b"modiste.encoder_card"].decode())

@@ -15,7 +15,10 @@ from PIL import Image
 import cli
 from data.catalog import CatalogItem
 from indexer.encoders import EncoderCard
-from indexer.store import Failure, Row, Store
+from indexer.failures import Failure
+from indexer.rows import Row
+from indexer.store import Store
+from tests.indexer.fakes import write_failures
 from tests.write_cli_help import PAGE, WIDTH, generated, named, updated
 
 REMEDY = "Run `python -m tests.write_cli_help` (or `make fix`) and look at what has changed."
@@ -103,7 +106,7 @@ def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         rows.append(Row(item, "0", 0, 0, embedding))
     store = Store.create(folder, FakeEncoder.card)
     store.upsert(rows)
-    store.write_failures([Failure("a.jpg", "The file is empty.")], append=False)
+    write_failures(folder, [Failure("a.jpg", "The file is empty.")])
     return folder
 
 

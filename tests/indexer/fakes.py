@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,9 @@ from PIL import Image
 
 from data.catalog import BadRow, Catalog, CatalogItem
 from indexer.encoders import EncoderCard, EncoderError, LazyEncoder
-from indexer.store import Row, Store
+from indexer.failures import Failure, FailureList
+from indexer.rows import Row
+from indexer.store import Store
 
 BINS = 8
 CARD = EncoderCard(
@@ -137,10 +140,12 @@ def make_store(
     return store
 
 
-def delete(store: Store, item_ids: Iterable[str]) -> None:
-    """Deletes items, which Modiste itself does not do yet."""
-    listed = ", ".join(f"'{item_id}'" for item_id in item_ids)
-    store._table.delete(f"item_id IN ({listed})")
+def write_failures(folder: Path, failures: Iterable[Failure]) -> None:
+    """Makes these a gallery's list of failures."""
+    listed = FailureList(folder)
+    for failure in failures:
+        listed.add(failure)
+    listed.close(keep=True)
 
 
 def catalog_of(rows: Sequence[CatalogItem | BadRow], root: Path = Path("catalog")) -> Catalog:
@@ -149,10 +154,14 @@ def catalog_of(rows: Sequence[CatalogItem | BadRow], root: Path = Path("catalog"
 
 
 def draw_photo(path: Path, seed: int, *, width: int = 24, height: int = 40) -> Path:
-    """A small photo of coloured noise, so that each seed has its own histogram, in the format of the suffix."""
+    """A small photo of coloured noise, so that each seed has its own histogram, in the format of the suffix.
+
+    It is an old file: one of this moment would be read again by the next run.
+    """
     rng = np.random.default_rng(seed)
     tint = rng.integers(0, 200, 3)
     pixels = (tint + rng.integers(0, 56, (height, width, 3))).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+    os.utime(path, (10**9 + seed, 10**9 + seed))
     return path

@@ -11,7 +11,7 @@ import pytest
 from data.catalog import CatalogItem
 from indexer.filters import FilterError, LabelIndex, parse_where
 from indexer.store import Store
-from tests.indexer.fakes import card_of, delete, item, make_store, rows_of, unit_vectors
+from tests.indexer.fakes import card_of, item, make_store, rows_of, unit_vectors
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = make_store(folder, unit_vectors(400, 4), [item(number) for number in range(400)], commit=150)
     store.upsert(rows_of(unit_vectors(400, 4), ITEMS))
     store.upsert(rows_of(unit_vectors(50, 4), ITEMS[100:150]))
-    delete(store, [f"i{number:05}" for number in range(0, 400, 9)])
+    store.delete([f"i{number:05}" for number in range(0, 400, 9)])
     return store
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from data.catalog import Box, CatalogItem
+from indexer.failures import Failure
 from indexer.faiss_index import FAISS_FOLDER, FaissIndex
 from indexer.filters import FilterError
 from indexer.gallery import Gallery, Neighbour
 from indexer.searcher import QueryError
 from indexer.snapshot import GalleryNotFoundError
-from indexer.store import Failure, Store
-from tests.indexer.fakes import make_store, rows_of, unit, unit_vectors
+from indexer.store import Store
+from tests.indexer.fakes import make_store, rows_of, unit, unit_vectors, write_failures
 
 # Eight items on a quarter circle, 10 degrees apart: item n is at n * 10 degrees, and distances are 1 - cos.
 ANGLES = np.radians(np.arange(8) * 10)
@@ -178,7 +179,7 @@ def test_no_gallery(tmp_path: Path) -> None:
 
 def test_the_statistics(tmp_path: Path) -> None:
     store = make_store(tmp_path / "gallery", VECTORS, ITEMS)
-    store.write_failures([Failure("x.jpg", "bad")], append=False)
+    write_failures(store.folder, [Failure("x.jpg", "bad")])
     stats = Gallery(store.folder).stats()
     assert stats == {
         "gallery": str(store.folder),

@@ -10,8 +10,9 @@ import pytest
 
 from data.catalog import Box, CatalogItem
 from indexer.manifest import Fingerprint, Manifest, Status
-from indexer.store import Row, Store
-from tests.indexer.fakes import card_of, delete, unit_vectors
+from indexer.rows import Row
+from indexer.store import Store
+from tests.indexer.fakes import card_of, unit_vectors
 
 VECTOR = unit_vectors(1, 4)[0]
 
@@ -30,6 +31,8 @@ def photos(tmp_path: Path) -> list[CatalogItem]:
     for number, one in enumerate(items):
         assert isinstance(one.image, Path)
         one.image.write_bytes(b"x" * (number + 1))
+        # Old files: those of this moment are read again.
+        os.utime(one.image, (10**9, 10**9))
     return items
 
 
@@ -110,7 +113,7 @@ def test_many_commits_and_a_deletion(store: Store, photos: list[CatalogItem]) ->
     """Row numbers are those of the snapshot, whatever was replaced and deleted on the way."""
     stored(store, photos[3:])
     stored(store, [photos[2]])
-    delete(store, ["1"])
+    store.delete(["1"])
     snapshot = store.snapshot()
     names = snapshot.columns("item_id").column(0).to_pylist()
     for one, (status, row) in zip(photos, meet(Manifest(snapshot), *photos), strict=True):

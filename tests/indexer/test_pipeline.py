@@ -17,12 +17,14 @@ from data.catalog import BadRow, Box, Catalog, CatalogItem
 from data.images import read_pixels
 from indexer.encoders import EncoderError
 from indexer.encoding import CHUNK, Task, encode_tasks
+from indexer.failures import Failure, read_failures
 from indexer.faiss_index import FAISS_FOLDER, FaissIndex
 from indexer.manifest import Fingerprint
 from indexer.pipeline import RunOptions, Summary, refresh
+from indexer.rows import item_of
 from indexer.searcher import Searcher
-from indexer.snapshot import GalleryLockedError, Snapshot, StoreError, item_of
-from indexer.store import Failure, Store, writing
+from indexer.snapshot import GalleryLockedError, Snapshot, StoreError
+from indexer.store import Store, writing
 from tests.indexer.fakes import CARD, BrokenEncoder, FakeEncoder, catalog_of, draw_photo, histogram
 
 LARGE = 600
@@ -51,7 +53,7 @@ class World:
         return Store(self.gallery, freshness_s=0).snapshot()
 
     def failures(self) -> list[Failure]:
-        return Store(self.gallery, freshness_s=0).failures()
+        return read_failures(self.gallery)
 
     def change(self, number: int, **fields: object) -> None:
         self.rows[number] = replace(self.items[number], **fields)  # type: ignore[arg-type]
@@ -522,7 +524,7 @@ def test_results_stand_in_the_order_of_the_tasks(world: World) -> None:
 
 
 def index_of(world: World) -> FaissIndex:
-    index = FaissIndex.load(world.gallery / FAISS_FOLDER)
+    index = FaissIndex.load(world.gallery / FAISS_FOLDER, CARD)
     assert index is not None
     return index
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from indexer.exact import exact_search, merge
 from indexer.faiss_index import _WANTED_RECALL, EXACT_LIMIT, FAISS_FOLDER, HNSW_LIMIT, FaissIndex, choose_variant
+from indexer.rows import Row
 from indexer.searcher import QueryError, Searcher
-from indexer.store import Row, Store
-from tests.indexer.fakes import card_of, delete, item, make_store, rows_of, unit, unit_vectors
+from indexer.store import Store
+from tests.indexer.fakes import card_of, item, make_store, rows_of, unit, unit_vectors
 
 COUNT, DIMENSION = 2000, 32
+CARD = card_of(DIMENSION)
 VECTORS = unit_vectors(COUNT, DIMENSION, seed=1)
 # Half of them near a row of the gallery, half anywhere.
 QUERIES = unit(
@@ -71,7 +73,7 @@ def _move_on(store: Store, model: dict[str, NDArray[np.float32]]) -> None:
     added = [item(number) for number in range(COUNT, COUNT + 80)]
     store.upsert(rows_of(fresh[:100], changed))
     deleted = [f"i{number:05}" for number in range(1001, 1601, 10)]
-    delete(store, deleted)
+    store.delete(deleted)
     store.upsert(rows_of(fresh[100:], added))
     for item_id in deleted:
         del model[item_id]
@@ -332,7 +334,7 @@ def test_exact_search_in_blocks_is_exact_search(monkeypatch: pytest.MonkeyPatch)
 def test_an_empty_gallery_has_no_neighbours(tmp_path: Path, cases: dict[str, Case], is_emptied: bool) -> None:
     store = make_store(tmp_path / "gallery", VECTORS[:2] if is_emptied else VECTORS[:0])
     if is_emptied:
-        delete(store, ["i00000", "i00001"])
+        store.delete(["i00000", "i00001"])
     for index in (None, cases["hnsw"].searcher.index, cases["ivf"].searcher.index):
         for rows in (None, np.empty(0, np.int64)):
             found, distances = Searcher(store.snapshot(), index).search(VECTORS[:2], 3, rows=rows)
@@ -356,9 +358,9 @@ def test_a_saved_index_answers_as_before(tmp_path: Path, cases: dict[str, Case],
     folder = tmp_path / "gallery" / FAISS_FOLDER
     folder.parent.mkdir()
     path = FaissIndex(searcher.index._mapped, searcher.index.card).save(folder)
-    loaded = FaissIndex.load(folder)
+    loaded = FaissIndex.load(folder, CARD)
     assert loaded is not None
-    assert loaded.card == FaissIndex.newest_card(folder)
+    assert loaded.card == FaissIndex.newest_card(folder, CARD)
     assert sorted(file.name for file in folder.iterdir()) == [path.name, path.with_suffix(".json").name]
     wanted = searcher.search(QUERIES, 10)
     found = Searcher(searcher.snapshot, loaded).search(QUERIES, 10)
@@ -392,11 +394,11 @@ def test_a_damaged_index_is_not_loaded_and_the_answers_stay_right(
 ) -> None:
     for path in (small.folder / variant).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert FaissIndex.load(tmp_path) is not None
+    assert FaissIndex.load(tmp_path, CARD) is not None
     (path,) = tmp_path.glob("*.faiss")
     path.write_bytes(damage(path.read_bytes()))
-    assert FaissIndex.load(tmp_path) is None
-    case = Case("exact", Searcher(small.snapshot(), FaissIndex.load(tmp_path)), _model(VECTORS[:200]))
+    assert FaissIndex.load(tmp_path, CARD) is None
+    case = Case("exact", Searcher(small.snapshot(), FaissIndex.load(tmp_path, CARD)), _model(VECTORS[:200]))
     check_answer(case, QUERIES[:5], 10)
 
 
@@ -406,12 +408,12 @@ def test_a_damaged_card_is_not_loaded(tmp_path: Path, small: Store, content: str
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (path,) = tmp_path.glob("*.json")
     path.write_text(content)
-    assert FaissIndex.load(tmp_path) is None
-    assert FaissIndex.newest_card(tmp_path) is None
+    assert FaissIndex.load(tmp_path, CARD) is None
+    assert FaissIndex.newest_card(tmp_path, CARD) is None
 
 
 def test_no_folder_is_no_index(tmp_path: Path) -> None:
-    assert FaissIndex.load(tmp_path / "none") is None
+    assert FaissIndex.load(tmp_path / "none", CARD) is None
     FaissIndex.remove(tmp_path / "none")
 
 
@@ -421,7 +423,7 @@ def test_a_file_left_by_a_killed_run_is_ignored_and_cleared_away(tmp_path: Path,
     (folder / "hnsw-99.tmp").write_bytes(b"half an index")
     # Its card was not written yet.
     (folder / "hnsw-98.faiss").write_bytes(b"an index without a card")
-    assert FaissIndex.load(folder) is None
+    assert FaissIndex.load(folder, CARD) is None
     path = FaissIndex.build(small.snapshot(), "hnsw").save(folder)
     assert sorted(file.name for file in folder.iterdir()) == [path.name, path.with_suffix(".json").name]
 
@@ -433,12 +435,13 @@ def test_the_newest_whole_index_is_loaded(tmp_path: Path, small: Store) -> None:
             copy = tmp_path / f"hnsw-{version}{path.suffix}"
             copy.write_bytes(path.read_bytes())
         card = json.loads(copy.with_suffix(".json").read_text())
-        copy.with_suffix(".json").write_text(json.dumps({**card, "version": version}))
-    newest = FaissIndex.load(tmp_path)
+        card = asdict(replace(IndexCard(**card), version=version).sealed())
+        copy.with_suffix(".json").write_text(json.dumps(card))
+    newest = FaissIndex.load(tmp_path, CARD)
     assert newest is not None
     assert newest.card.version == 10
     (tmp_path / "hnsw-10.faiss").write_bytes(b"")
-    before = FaissIndex.load(tmp_path)
+    before = FaissIndex.load(tmp_path, CARD)
     assert before is not None
     assert before.card.version == 9
 
@@ -499,7 +502,7 @@ def test_the_same_vector_under_another_item_is_another_row(tmp_path: Path) -> No
     """An index of one item's vector must not stand for another item that has the same photo."""
     store = make_store(tmp_path / "gallery", VECTORS[:50])
     index = FaissIndex.build(store.snapshot(), "hnsw")
-    delete(store, ["i00003"])
+    store.delete(["i00003"])
     store.upsert([Row(item(77), "hash", 1, 1, VECTORS[3])])
     searcher = Searcher(store.snapshot(), index)
     assert searcher.tail_rows == 1

@@ -18,18 +18,10 @@ import pyarrow as pa
 import pytest
 
 from data.catalog import Box, CatalogItem
-from indexer.snapshot import GalleryLockedError, GalleryNotFoundError, StoreError, item_of, translated
-from indexer.store import (
-    GALLERY_VERSION,
-    Failure,
-    Store,
-    key_of,
-    metadata_key,
-    table_schema,
-    vector_key,
-    writing,
-)
-from tests.indexer.fakes import CARD, card_of, delete, item, make_store, rows_of, unit_vectors
+from indexer.rows import GALLERY_VERSION, item_of, key_of, metadata_key, table_schema, vector_key
+from indexer.snapshot import GalleryDamagedError, GalleryLockedError, GalleryNotFoundError, StoreError, translated
+from indexer.store import Store, writing
+from tests.indexer.fakes import CARD, card_of, item, make_store, rows_of, unit_vectors
 
 ROOT = Path(__file__).parents[2]
 VECTORS = unit_vectors(20, 4)
@@ -105,7 +97,7 @@ def test_a_snapshot_holds_still_while_the_store_moves_on(tmp_path: Path) -> None
     snapshot = store.snapshot()
     names = snapshot.columns("item_id").column(0).to_pylist()
     store.upsert(rows_of(VECTORS[10:], first=5))
-    delete(store, ["i00001"])
+    store.delete(["i00001"])
     store._table.optimize()
     assert len(snapshot) == 10
     assert snapshot.version < store.version
@@ -119,9 +111,9 @@ def test_a_snapshot_holds_still_while_the_store_moves_on(tmp_path: Path) -> None
 def test_rows_are_the_same_rows_in_every_way_of_reading(tmp_path: Path) -> None:
     """Columns, batches, and single rows in any order and twice, after deletions and changes."""
     store = make_store(tmp_path / "gallery", unit_vectors(300, 4), commit=70)
-    delete(store, [f"i{number:05}" for number in range(3, 300, 7)])
+    store.delete([f"i{number:05}" for number in range(3, 300, 7)])
     store.upsert(rows_of(unit_vectors(60, 4, seed=2), first=270))
-    delete(store, ["i00280", "i00299"])
+    store.delete(["i00280", "i00299"])
     snapshot = store.snapshot()
     names = snapshot.columns("item_id").column(0).to_pylist()
     matrix = snapshot.embeddings()
@@ -169,22 +161,6 @@ def test_many_small_commits_are_merged_without_loss(tmp_path: Path) -> None:
     assert snapshot.columns("item_id").column(0).to_pylist() == order
     store.upsert(rows_of(vectors[:1], first=3))
     assert len(contents(store)) == 45
-
-
-def test_failures_are_listed_begun_anew_and_added_to(tmp_path: Path) -> None:
-    store = Store.create(tmp_path / "gallery", CARD, freshness_s=0)
-    assert store.failures() == []
-    store.write_failures([], append=False)
-    assert store.failures() == []
-    first, second = Failure("/a.jpg", "bad", "1", 4), Failure("items.csv", "no id")
-    store.write_failures([first], append=False)
-    # Any iterable will do.
-    store.write_failures(iter([second, first]), append=True)
-    assert Store(store.folder).failures() == [first, second, first]
-    store.write_failures([second], append=False)
-    assert store.failures() == [second]
-    store.write_failures([], append=False)
-    assert store.failures() == []
 
 
 def test_a_folder_without_a_gallery(tmp_path: Path) -> None:
@@ -237,12 +213,15 @@ def test_a_damaged_table_is_a_sentence(tmp_path: Path) -> None:
     for path in (store.folder / "items.lance" / "data").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     opened = Store(store.folder)
-    for read in (opened.snapshot().embeddings, lambda: opened.snapshot().columns("item_id")):
+    with pytest.raises(GalleryDamagedError, match=r"data/\w+\.lance is not what was written\. `modiste verify`[^\n]*$"):
+        opened.snapshot()
+    snapshot = opened.snapshot(check=False)
+    for read in (snapshot.embeddings, lambda: snapshot.columns("item_id")):
         with pytest.raises(StoreError, match=r"^Gallery .* cannot be read: [^\n]*$"):
             read()
     for path in (store.folder / "items.lance" / "_versions").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(StoreError, match=r"^Gallery .* cannot be opened: [^\n]*$"):
+    with pytest.raises(StoreError, match=r"^Gallery .* cannot be opened \(try `modiste repair[^\n]*$"):
         Store(store.folder)
 
 
@@ -337,9 +316,7 @@ def test_every_file_is_synced_before_a_commit_is_acknowledged(tmp_path: Path, mo
     for number in range(35):
         store.upsert(rows_of(VECTORS[:1], first=number % 34))
         check(store)
-    store.write_failures([Failure("a", "b")], append=False)
-    check(store)
-    store.write_failures([Failure("a", "b")], append=True)
+    store.delete(["i00001"])
     check(store)
     store.optimize()
     check(store)
