@@ -13,7 +13,15 @@ import pytest
 from numpy.typing import NDArray
 
 from indexer.exact import exact_search, merge
-from indexer.faiss_index import _WANTED_RECALL, EXACT_LIMIT, FAISS_FOLDER, HNSW_LIMIT, FaissIndex, choose_variant
+from indexer.faiss_index import (
+    _WANTED_RECALL,
+    EXACT_LIMIT,
+    FAISS_FOLDER,
+    HNSW_LIMIT,
+    FaissIndex,
+    IndexCard,
+    choose_variant,
+)
 from indexer.rows import Row
 from indexer.searcher import QueryError, Searcher
 from indexer.store import Store
