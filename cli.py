@@ -35,6 +35,8 @@ app.add_typer(evaluate, name="evaluate")
 
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder of the gallery.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WaitOption = Annotated[float, typer.Option(min=0, help="Seconds to wait for another writer.")]
+NewTargetOption = Annotated[bool, typer.Option("--new-target", help="Allow a target that no item has yet.")]
 FormatOption = Annotated[
     str | None,
     typer.Option(
@@ -103,7 +105,12 @@ def index(
     mapping: MapOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Deal with at most this many rows.")] = None,
     variant: Annotated[str, typer.Option(help="How it is searched: auto, exact, hnsw or ivf.")] = "auto",
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for another writer.")] = 0.0,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Read every photo, whatever its file's time says.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove items that are not in the catalog.")] = False,
+    force_prune: Annotated[
+        bool, typer.Option("--force-prune", help="The same, even where it is more than half of them.")
+    ] = False,
+    wait: WaitOption = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Index a catalog into a gallery; run again, it takes in only what is new or changed."""
@@ -117,24 +124,120 @@ def index(
     opened = open_catalog(catalog, format=catalog_format, mapping=None if mapping is None else parse_mapping(mapping))
     lazy = _encoder_for(gallery, encoder, pooling, runtime, precision)
     with _stopping() as is_stopped, _progress() as progress:
-        options = RunOptions(limit, variant, wait, progress, is_stopped)
+        options = RunOptions(
+            limit,
+            variant,
+            wait,
+            progress,
+            is_stopped,
+            rehash=rehash,
+            prune=prune or force_prune,
+            force_prune=force_prune,
+        )
         summary = refresh(opened, gallery, lazy, options)
     if as_json:
         _print_json(asdict(summary))
     else:
         print(
             f"{summary.added} added, {summary.changed} changed, {summary.relabelled} relabelled, "
-            f"{summary.unchanged} unchanged, {summary.failed} failed, in {summary.seconds:.1f} s; "
+            f"{summary.unchanged} unchanged, {summary.pruned} pruned, {summary.failed} failed, "
+            f"in {summary.seconds:.1f} s; "
             f"the gallery holds {summary.items} items ({lazy.card.name}, {summary.variant} search)."
         )
         if summary.failed:
             print(f"`modiste stats --gallery {gallery} --failures` lists what failed and why.")
+        if summary.absent:
+            print(f"{summary.absent} items are not in this catalog and stay; --prune removes such items.")
+        if summary.duplicates:
+            print(f"{summary.duplicates} items repeat another's photo; `modiste duplicates` lists them.")
     if summary.interrupted:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         raise typer.Exit(130)
     if not summary.items:
         print(f"No photo of {catalog} could be taken in.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+@app.command()
+def add(
+    photos: Annotated[list[Path], typer.Argument(help="Photos.", show_default=False)],
+    gallery: GalleryOption,
+    label: Annotated[
+        list[str] | None, typer.Option(help="target=label or target=label|label; may be given again.")
+    ] = None,
+    item_id: Annotated[str | None, typer.Option(help="Of a single photo. Default: the file's name.")] = None,
+    product: Annotated[str | None, typer.Option(help="Product that the photos show.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="For a new gallery; as `modiste index`.")] = None,
+    new_target: NewTargetOption = False,
+    wait: WaitOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Add photos to a gallery, without a catalog."""
+    from data.catalog import CatalogItem
+    from indexer.edits import add_photos, parse_labels
+
+    if item_id is not None and len(photos) > 1:
+        raise typer.BadParameter(f"--item-id names one photo; got {len(photos)} photos.")
+    labels = {target: names for target, names in parse_labels(label or []).items() if names}
+    items = [CatalogItem(item_id or photo.name, photo.absolute(), product, labels) for photo in photos]
+    lazy = _encoder_for(gallery, encoder, None, "auto", None)
+    summary, failures = add_photos(items, gallery, lazy, new_targets=new_target, wait_s=wait)
+    if as_json:
+        _print_json({**asdict(summary), "failures": [asdict(failure) for failure in failures]})
+    else:
+        print(
+            f"{summary.added} added, {summary.changed} changed, {summary.relabelled} relabelled, "
+            f"{summary.unchanged} unchanged, {summary.failed} failed; the gallery holds {summary.items} items."
+        )
+    for failure in failures:
+        print(f"{failure.source}: {failure.reason}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def delete(
+    items: Annotated[list[str], typer.Argument(help="Their item_id.", show_default=False)],
+    gallery: GalleryOption,
+    wait: WaitOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete items from a gallery; a catalog that has them brings them back."""
+    from indexer.edits import delete_items
+
+    left = delete_items(gallery, items, wait_s=wait)
+    if as_json:
+        return _print_json({"deleted": sorted(set(items)), "items": left})
+    return print(f"{len(set(items))} deleted; the gallery holds {left} items.")
+
+
+@app.command()
+def relabel(
+    item: Annotated[str, typer.Argument(help="Its item_id.", show_default=False)],
+    gallery: GalleryOption,
+    labels: Annotated[
+        list[str] | None,
+        typer.Argument(help="target=label, target=label|label, or target= for none.", show_default=False),
+    ] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Leave its labels to the catalog again.")] = False,
+    new_target: NewTargetOption = False,
+    wait: WaitOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Set labels of an item by hand; they outlast what the catalog says."""
+    from indexer.edits import forget_corrections, parse_labels, relabel_item
+
+    if bool(labels) == forget:
+        raise typer.BadParameter("Give target=label, or --forget, and not both.")
+    if forget:
+        known = forget_corrections(gallery, item, wait_s=wait)
+    else:
+        known = relabel_item(gallery, item, parse_labels(labels or []), new_targets=new_target, wait_s=wait)
+    if as_json:
+        return _print_json({"item_id": item, "labels": _plain_labels(known)})
+    if forget:
+        return print(f"{item} takes its labels from the catalog again, when that is indexed next.")
+    return print(f"{item}: {_labels(known)}")
 
 
 @app.command()
@@ -346,7 +449,7 @@ def _answer(gallery: Gallery, query: CatalogItem, found: list[Neighbour], sheet:
                 "product_id": near.item.product_id,
                 "distance": round(near.distance, 6),
                 "similarity": round(near.similarity, 6),
-                "labels": {t: names[0] if len(names) == 1 else list(names) for t, names in near.item.labels.items()},
+                "labels": _plain_labels(near.item),
                 "image": str(near.item.image) if isinstance(near.item.image, Path) else None,
             }
             for rank, near in enumerate(found, 1)
@@ -380,6 +483,11 @@ def _label_lines(item: CatalogItem) -> list[str]:
 
 def _labels(item: CatalogItem) -> str:
     return ", ".join(f"{target}={'|'.join(names)}" for target, names in item.labels.items())
+
+
+def _plain_labels(item: CatalogItem) -> dict[str, Any]:
+    """Labels as JSON has them: a name, or a list where there are several."""
+    return {target: names[0] if len(names) == 1 else list(names) for target, names in item.labels.items()}
 
 
 def _figure(value: float | None, low: float | None, high: float | None) -> tuple[str, str]:

@@ -64,7 +64,7 @@ class Summary:
         relabelled: Items whose photo is the same and whose record is another now, not encoded.
         unchanged: Items that are as they were.
         failed: Rows and photos in the list of failures.
-        absent: Items of the gallery that the catalog does not have, and that stay; 0 after a run that did not see all.
+        absent: Items of the gallery that the catalog does not have, and that stay; 0 where the run did not see it all.
         pruned: Items that the catalog does not have and that were removed.
         duplicates: Items of the gallery whose photo and box are, byte for byte, those of an earlier one.
         items: Items in the gallery afterwards.
@@ -303,7 +303,7 @@ class _Run:
     def _prune(self, catalog: Catalog) -> str | None:
         """Removes what the catalog does not have, where that is wanted; why it was not done, or None."""
         summary, options = self._summary, self._options
-        if summary.interrupted or options.limit is not None:
+        if summary.interrupted or options.limit is not None or options.on_failure is not None:
             return None
         rows = self._manifest.unmet()
         summary.absent = len(rows)

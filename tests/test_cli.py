@@ -97,6 +97,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     assert (drawn.status, drawn.out) == (0, f"Drew 24 photos; their labels are in {catalog / 'items.csv'}.\n")
     with (catalog / "items.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    for photo in (catalog / "images").iterdir():
+        # Files of this moment would be read again by the next run.
+        os.utime(photo, (10**9, 10**9))
     first_run = modiste("index", catalog, "--gallery", gallery, "--encoder", EMBEDDED, "--json").json
     return Shop(catalog, gallery, first_run, rows)
 
@@ -122,12 +125,13 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
-    for command in ("sample", "encoders", "index", "search", "stats", "evaluate"):
+    for command in ("sample", "encoders", "index", "add", "delete", "relabel", "search", "stats", "evaluate"):
         assert f"\n  {command} " in done.stdout
 
 
 def test_first_run_takes_everything_in(shop):
-    counts = {"read": 24, "added": 24, "changed": 0, "relabelled": 0, "unchanged": 0, "failed": 0, "items": 24}
+    others = ("changed", "relabelled", "unchanged", "failed", "absent", "pruned", "duplicates")
+    counts = {"read": 24, "added": 24, "items": 24, **dict.fromkeys(others, 0)}
     assert shop.first_run.keys() == {*counts, "version", "variant", "seconds", "interrupted"}
     assert {name: shop.first_run[name] for name in counts} == counts
     assert (shop.first_run["variant"], shop.first_run["interrupted"]) == ("exact", False)
@@ -142,7 +146,7 @@ def test_second_run_encodes_nothing_and_does_not_even_load_the_encoder(shop, mon
     assert (again["unchanged"], again["added"] + again["changed"] + again["relabelled"] + again["failed"]) == (24, 0)
     assert again["version"] == shop.first_run["version"]
     done = modiste("index", shop.catalog, "--gallery", shop.gallery)
-    assert done.out.startswith("0 added, 0 changed, 0 relabelled, 24 unchanged, 0 failed, in ")
+    assert done.out.startswith("0 added, 0 changed, 0 relabelled, 24 unchanged, 0 pruned, 0 failed, in ")
     assert done.out.endswith(f"the gallery holds 24 items ({EMBEDDED}, exact search).\n")
 
 
@@ -221,6 +225,55 @@ def test_sheet(shop, tmp_path):
     assert small.width * small.height < large.width * large.height
     # The photos are on it: an empty sheet is white and grey.
     assert np.ptp(np.asarray(large.convert("RGB")), axis=2).max() > 60
+
+
+def test_items_are_added_deleted_and_relabelled_one_by_one(shop, own_gallery, tmp_path):
+    photo = tmp_path / "one" / "new.png"
+    photo.parent.mkdir()
+    Image.new("RGB", (60, 90), "teal").save(photo)
+    wrong = modiste("add", photo, "--gallery", own_gallery, "--label", "color=teal")
+    assert (wrong.status, "no target 'color'; did you mean colour?" in wrong.err) == (2, True)
+    arguments = ("add", photo, "--gallery", own_gallery, "--label", "colour=teal|green", "--product", "p")
+    added = modiste(*arguments, "--json").json
+    assert (added["added"], added["items"], added["absent"], added["failures"]) == (1, 25, 0, [])
+    near = modiste("search", photo, "--gallery", own_gallery, "-k", 1, "--json").json["neighbours"][0]
+    assert (near["item_id"], near["product_id"]) == ("new.png", "p")
+    assert near["labels"] == {"colour": ["teal", "green"]}
+    again = modiste(*arguments)
+    assert again.out.startswith("0 added, 0 changed, 0 relabelled, 1 unchanged, 0 failed; the gallery holds 25 items.")
+    # The catalog's next run leaves it, and what was set by hand.
+    item_id = shop.rows[0]["item_id"]
+    told = modiste("relabel", item_id, "colour=teal", "sleeve=", "--gallery", own_gallery, "--json").json
+    expected = {name: value for name, value in shop.labels(item_id).items() if name != "sleeve"} | {"colour": "teal"}
+    assert told == {"item_id": item_id, "labels": expected}
+    after = modiste("index", shop.catalog, "--gallery", own_gallery, "--json").json
+    assert (after["unchanged"], after["absent"], after["relabelled"]) == (24, 1, 0)
+    found = modiste("search", "--item", item_id, "--gallery", own_gallery, "--where", "colour=teal", "--json").json
+    assert [near["item_id"] for near in found["neighbours"]] == ["new.png"]
+    modiste("relabel", item_id, "--forget", "--gallery", own_gallery)
+    assert modiste("index", shop.catalog, "--gallery", own_gallery, "--json").json["relabelled"] == 1
+    refused = modiste("delete", item_id, "nobody", "--gallery", own_gallery)
+    assert (refused.status, "has no item 'nobody'; nothing was deleted." in refused.err) == (2, True)
+    assert modiste("delete", item_id, "new.png", "--gallery", own_gallery, "--json").json == {
+        "deleted": sorted([item_id, "new.png"]),
+        "items": 23,
+    }
+    missing = modiste("add", tmp_path / "none.jpg", "--gallery", own_gallery)
+    assert (missing.status, missing.err.startswith(f"{tmp_path / 'none.jpg'}: ")) == (1, True)
+
+
+def test_pruning_by_half_a_catalog_is_refused_until_forced(shop, own_gallery, tmp_path):
+    few = tmp_path / "few.csv"
+    with few.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["item_id", "image"])
+        writer.writerows([row["item_id"], shop.catalog / row["image"]] for row in shop.rows[:10])
+    done = modiste("index", few, "--gallery", own_gallery, "--prune")
+    assert (done.status, "14 of the gallery's 24 items are not in" in done.err) == (1, True)
+    answer = modiste("index", few, "--gallery", own_gallery, "--force-prune", "--json").json
+    assert (answer["pruned"], answer["absent"], answer["items"]) == (14, 0, 10)
+    limited = modiste("index", few, "--gallery", own_gallery, "--prune", "--limit", 3)
+    assert (limited.status, "leave out the limit" in limited.err) == (2, True)
 
 
 def test_search_prints_a_table(shop):
@@ -465,7 +518,7 @@ def test_a_gallery_of_a_later_modiste_is_refused(shop, monkeypatch):
     for arguments in (("stats",), ("search", shop.photo), ("index", shop.catalog)):
         done = modiste(*arguments, "--gallery", shop.gallery)
         assert done.status == 1
-        assert "was written by a later Modiste (gallery version 1; this one knows 0). Upgrade Modiste." in done.err
+        assert "was written by a later Modiste (gallery version 2; this one knows 0). Upgrade Modiste." in done.err
 
 
 def test_a_gallery_that_another_process_writes_to_is_refused(shop, own_gallery):
@@ -521,7 +574,7 @@ def test_what_cannot_be_taken_in_is_listed_and_the_rest_is_taken(shop, tmp_path)
     )
     done = modiste("index", catalog, "--gallery", gallery, "--encoder", EMBEDDED)
     assert done.status == 0
-    assert done.out.startswith("2 added, 0 changed, 0 relabelled, 0 unchanged, 4 failed, in ")
+    assert done.out.startswith("2 added, 0 changed, 0 relabelled, 0 unchanged, 0 pruned, 4 failed, in ")
     assert done.out.endswith(f"`modiste stats --gallery {gallery} --failures` lists what failed and why.\n")
     failures = modiste("stats", "--gallery", gallery, "--failures", "--json").json
     listed = {failure["source_row"]: failure for failure in failures}
