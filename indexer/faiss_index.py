@@ -198,8 +198,10 @@ class FaissIndex:
         """How many candidates to ask for each neighbour wanted, so that re-ranking finds the right ones."""
         return 1 if self.is_exact_in_distance else _RERANK
 
-    def save(self, folder: Path) -> Path:
-        """Writes the index beside earlier ones, durably; the JSON file that names its digest makes it valid.
+    def save(self, folder: Path) -> None:
+        """Writes the index, durably, in the place of earlier ones; the JSON file that names its digest makes it valid.
+
+        An index of a later version stays, and this one is not written: who built it was overtaken.
 
         Raises:
             StoreError: No room on the disk, or the folder cannot be written; an earlier index stays.
@@ -209,6 +211,8 @@ class FaissIndex:
             path = folder / f"{self.card.variant}-{self.card.version}.faiss"
             # A process that serves builds in the background, beside the writer: one writes here at a time.
             with filelock.FileLock(folder.parent / _LOCK):
+                if any(card.version > self.card.version for card in _cards(folder, self.card.encoder)):
+                    return
                 aside = path.with_name(path.name + ASIDE)
                 try:
                     faiss.write_index(self._mapped, str(aside))
@@ -222,12 +226,11 @@ class FaissIndex:
                     if other.stem != path.stem:
                         with suppress(OSError):
                             other.unlink()
-        return path
 
     @classmethod
     def load(cls, folder: Path, encoder: EncoderCard) -> FaissIndex | None:
         """The newest index of an encoder whose file is whole, or None: a damaged file is rebuilt, never an error."""
-        for card in _cards(folder, encoder):
+        for card in _cards(folder, encoder.fingerprint):
             path = folder / f"{card.variant}-{card.version}.faiss"
             with suppress(OSError, RuntimeError):
                 if sha256(path) == card.sha256:
@@ -244,7 +247,7 @@ class FaissIndex:
     @staticmethod
     def newest_card(folder: Path, encoder: EncoderCard) -> IndexCard | None:
         """The card of an encoder's newest index, without reading its file; None where there is none."""
-        return next(iter(_cards(folder, encoder)), None)
+        return next(iter(_cards(folder, encoder.fingerprint)), None)
 
     def outdated_share(self, snapshot: Snapshot) -> float:
         """The share of a snapshot's rows that are not in the index, or of the index that is not in the snapshot.
@@ -390,12 +393,12 @@ def _asked(
     return found, np.where(found < 0, np.inf, (1 - similarities).clip(0, 2)).astype(np.float32)
 
 
-def _cards(folder: Path, encoder: EncoderCard) -> list[IndexCard]:
-    """The cards of an encoder's indexes in a folder, newest first."""
+def _cards(folder: Path, encoder: str) -> list[IndexCard]:
+    """The cards of the indexes in a folder that hold an encoder's embeddings, by its fingerprint, newest first."""
     cards = []
     for path in folder.glob("*.json"):
         with suppress(OSError, ValueError, TypeError):
             card = IndexCard(**json.loads(path.read_text("utf-8")))
-            if card == card.sealed() and card.encoder == encoder.fingerprint:
+            if card == card.sealed() and card.encoder == encoder:
                 cards.append(card)
     return sorted(cards, key=lambda card: -card.version)

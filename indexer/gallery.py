@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -55,16 +56,19 @@ class Gallery:
     Args:
         folder: The gallery's folder.
         store: Its opened store; None opens it.
+        index: A FAISS index that is at hand already; None loads the newest, where there is one.
 
     Raises:
-        StoreError: No gallery, a later version, or a damaged one.
+        StoreError: No gallery, another Modiste's, or a damaged one.
     """
 
-    def __init__(self, folder: Path, store: Store | None = None) -> None:
+    def __init__(self, folder: Path, store: Store | None = None, index: FaissIndex | None = None) -> None:
         self.folder = folder
         self.store = store or Store(folder)
         self.snapshot = self.store.snapshot()
         self.labels = LabelIndex(self.snapshot)
+        self._index = index
+        self._selecting = threading.Lock()
         self._selections: dict[tuple[tuple[str, tuple[str, ...]], ...], tuple[Selection, int]] = {}
 
     @property
@@ -78,7 +82,7 @@ class Gallery:
     @cached_property
     def searcher(self) -> Searcher:
         """The searcher, opened on first use."""
-        return Searcher(self.snapshot, FaissIndex.load(self.folder / FAISS_FOLDER, self.card))
+        return Searcher(self.snapshot, self._index or FaissIndex.load(self.folder / FAISS_FOLDER, self.card))
 
     def neighbours(
         self,
@@ -173,12 +177,14 @@ class Gallery:
     def _select(self, where: Where) -> tuple[Selection, int]:
         """The prepared filter, and how many rows pass it; the last few are kept."""
         key = tuple(sorted(where.items()))
-        if key not in self._selections:
-            if len(self._selections) >= _SELECTIONS:
-                self._selections.pop(next(iter(self._selections)))
-            rows = self.labels.rows(where)
-            self._selections[key] = self.searcher.select(rows), len(rows)
-        return self._selections[key]
+        # Several threads may ask at once.
+        with self._selecting:
+            if key not in self._selections:
+                if len(self._selections) >= _SELECTIONS:
+                    self._selections.pop(next(iter(self._selections)))
+                rows = self.labels.rows(where)
+                self._selections[key] = self.searcher.select(rows), len(rows)
+            return self._selections[key]
 
     def _choose(
         self,

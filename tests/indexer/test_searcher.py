@@ -365,7 +365,8 @@ def test_a_saved_index_answers_as_before(tmp_path: Path, cases: dict[str, Case],
     assert searcher.index is not None
     folder = tmp_path / "gallery" / FAISS_FOLDER
     folder.parent.mkdir()
-    path = FaissIndex(searcher.index._mapped, searcher.index.card).save(folder)
+    FaissIndex(searcher.index._mapped, searcher.index.card).save(folder)
+    (path,) = folder.glob("*.faiss")
     loaded = FaissIndex.load(folder, CARD)
     assert loaded is not None
     assert loaded.card == FaissIndex.newest_card(folder, CARD)
@@ -432,8 +433,25 @@ def test_a_file_left_by_a_killed_run_is_ignored_and_cleared_away(tmp_path: Path,
     # Its card was not written yet.
     (folder / "hnsw-98.faiss").write_bytes(b"an index without a card")
     assert FaissIndex.load(folder, CARD) is None
-    path = FaissIndex.build(small.snapshot(), "hnsw").save(folder)
+    FaissIndex.build(small.snapshot(), "hnsw").save(folder)
+    (path,) = folder.glob("*.faiss")
     assert sorted(file.name for file in folder.iterdir()) == [path.name, path.with_suffix(".json").name]
+
+
+def test_who_was_overtaken_while_building_writes_nothing(tmp_path: Path, small: Store) -> None:
+    folder = tmp_path / "faiss"
+    older = FaissIndex.build(small.snapshot(), "hnsw")
+    newer = FaissIndex(older._mapped, replace(older.card, version=older.card.version + 3))
+    newer.save(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    older.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_index_of_another_encoder_is_not_loaded(tmp_path: Path, small: Store) -> None:
+    FaissIndex.build(small.snapshot(), "hnsw").save(tmp_path)
+    assert FaissIndex.load(tmp_path, CARD) is not None
+    assert FaissIndex.load(tmp_path, replace(CARD, weights_sha256="1" * 64)) is None
 
 
 def test_the_newest_whole_index_is_loaded(tmp_path: Path, small: Store) -> None:

@@ -1,0 +1,148 @@
+"""The live gallery: one that follows its writers, for a process that answers questions for a long time.
+
+New versions are opened aside and swapped in whole, so a question sees one version and waits for none. Where the FAISS
+index has missed too much, it is built anew in the background and swapped in likewise.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import faiss
+
+from indexer.faiss_index import FAISS_FOLDER, REBUILD_SHARE, FaissIndex, IndexCard, choose_variant
+from indexer.gallery import Gallery
+from indexer.snapshot import StoreError
+from indexer.store import Store
+
+if TYPE_CHECKING:
+    from indexer.encoders import EncoderCard
+
+log = logging.getLogger(__name__)
+
+
+class LiveGallery:
+    """A gallery whose newest version is at hand.
+
+    Args:
+        folder: The gallery's folder.
+        freshness_s: Seconds after which a commit of any process is seen, 0.1 or more; 0 looks at each question, which
+            then waits while a new version is opened.
+        rebuild_share: The outdated share of the FAISS index above which it is built anew.
+
+    Raises:
+        StoreError: No gallery, another Modiste's, or a damaged one.
+    """
+
+    def __init__(self, folder: Path, *, freshness_s: float = 5.0, rebuild_share: float = REBUILD_SHARE) -> None:
+        self._folder = folder
+        self._freshness_s = freshness_s
+        self._rebuild_share = rebuild_share
+        self._store = Store(folder, freshness_s=0)
+        self._advancing = threading.Lock()
+        self._closed = threading.Event()
+        self._rebuilding: threading.Thread | None = None
+        # What keeps the newest version from being opened; the last good one answers meanwhile.
+        self.error: StoreError | None = None
+        self._card_on_disk: IndexCard | None = None
+        self._gallery = self._open(None)
+        self._rebuild_if_outdated()
+        self._following = threading.Thread(target=self._follow, name="follow", daemon=True)
+        if freshness_s:
+            self._following.start()
+
+    def current(self, *, at_once: bool = False) -> Gallery:
+        """The gallery as it is now.
+
+        Args:
+            at_once: Whether to look for commits of this moment, whatever `freshness_s` says: after one of our own.
+        """
+        if at_once or not self._freshness_s:
+            self._advance()
+        return self._gallery
+
+    def close(self) -> None:
+        """Stops following, and waits for a rebuild that is under way."""
+        self._closed.set()
+        for thread in (self._following, self._rebuilding):
+            if thread is not None and thread.is_alive():
+                thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _follow(self) -> None:
+        # Twice in that time, so that opening a version has the other half.
+        while not self._closed.wait(self._freshness_s / 2):
+            self._advance()
+
+    def _advance(self) -> None:
+        """Opens the newest version and index, where they are others than those at hand."""
+        with self._advancing:
+            at_hand = self._gallery
+            try:
+                is_same = self._store.version == at_hand.snapshot.version
+                if is_same and self._newest_card(at_hand.card) == self._card_on_disk:
+                    return
+                self._gallery = self._open(at_hand.searcher.index)
+                self.error = None
+            except StoreError as error:
+                if str(error) != str(self.error):
+                    log.warning("%s Version %d answers.", error, at_hand.snapshot.version)
+                self.error = error
+                return
+        self._rebuild_if_outdated()
+
+    def _open(self, index: FaissIndex | None) -> Gallery:
+        """The newest version, with everything read that a question needs.
+
+        Args:
+            index: The one at hand, which is taken unless there is a newer one on the disk.
+        """
+        card = self._store.card
+        newest = self._newest_card(card)
+        is_known = index is not None and index.card.encoder == card.fingerprint
+        if index is not None and (not is_known or (newest is not None and newest.version > index.card.version)):
+            index = FaissIndex.load(self._folder / FAISS_FOLDER, card) or (index if is_known else None)
+        gallery = Gallery(self._folder, self._store, index)
+        _ = gallery.searcher
+        gallery.labels.counts()
+        self._card_on_disk = newest
+        return gallery
+
+    def _newest_card(self, encoder: EncoderCard) -> IndexCard | None:
+        return FaissIndex.newest_card(self._folder / FAISS_FOLDER, encoder)
+
+    def _rebuild_if_outdated(self) -> None:
+        is_rebuilding = self._rebuilding is not None and self._rebuilding.is_alive()
+        if is_rebuilding or not self._is_outdated(self._gallery):
+            return
+        self._rebuilding = threading.Thread(target=self._rebuild, name="rebuild", daemon=True)
+        self._rebuilding.start()
+
+    def _is_outdated(self, gallery: Gallery) -> bool:
+        index = gallery.searcher.index
+        if index is None:
+            return choose_variant(len(gallery), gallery.card.dimension) != "exact"
+        return index.outdated_share(gallery.snapshot) > self._rebuild_share
+
+    def _rebuild(self) -> None:
+        """Builds an index of the version at hand and swaps it in; rows that come meanwhile are its tail."""
+        # Of this thread alone: the other cores answer.
+        faiss.omp_set_num_threads(1)
+        try:
+            while not self._closed.is_set() and self._is_outdated(gallery := self._gallery):
+                index = gallery.searcher.index
+                variant = choose_variant(len(gallery), gallery.card.dimension) if index is None else index.card.variant
+                built = FaissIndex.build(gallery.snapshot, variant)
+                with self._advancing:
+                    self._gallery = self._open(built)
+                built.save(self._folder / FAISS_FOLDER)
+        except StoreError as error:
+            log.warning("%s", error)
