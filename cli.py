@@ -20,8 +20,15 @@ import typer
 if TYPE_CHECKING:
     from types import FrameType
 
+    from PIL.Image import Image
+
     from data.catalog import CatalogItem
+    from data.sheet import Tile
+    from indexer.duplicates import Duplicate, Group
     from indexer.gallery import Gallery, Neighbour
+
+# Photos on a sheet of duplicates.
+_SHEET = 96
 
 app = typer.Typer(
     help="Visual search and labelling for fashion catalogs.",
@@ -37,6 +44,7 @@ GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder of the ga
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WaitOption = Annotated[float, typer.Option(min=0, help="Seconds to wait for another writer.")]
 NewTargetOption = Annotated[bool, typer.Option("--new-target", help="Allow a target that no item has yet.")]
+FontOption = Annotated[Path | None, typer.Option("--font", help="TrueType font of the sheet, for labels beyond Latin.")]
 FormatOption = Annotated[
     str | None,
     typer.Option(
@@ -253,7 +261,7 @@ def search(
     max_distance: Annotated[float | None, typer.Option(help="Largest distance, 0..2.")] = None,
     by_product: Annotated[bool, typer.Option("--by-product", help="The closest photo of each product only.")] = False,
     sheet: Annotated[Path | None, typer.Option(help="Draw query and neighbours into this PNG.")] = None,
-    font: Annotated[Path | None, typer.Option(help="TrueType font of the sheet, for labels beyond Latin.")] = None,
+    font: FontOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find what a photo, or an item of the gallery, is like."""
@@ -291,6 +299,64 @@ def search(
         print(f"{len(found)} of {k}: no more items of the gallery's {len(opened)} pass.", file=sys.stderr)
     if sheet is not None:
         print(f"The sheet is {sheet}.")
+    return None
+
+
+@app.command()
+def duplicates(
+    gallery: GalleryOption,
+    max_distance: Annotated[
+        float | None, typer.Option(help="Largest distance of a near-duplicate, 0..2. Default: the encoder's own.")
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Only photos that are the same byte for byte.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Draw the first 100 or so into this PNG.")] = None,
+    font: FontOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List items that show the same photo: byte for byte, or saved again."""
+    from indexer.duplicates import find_duplicates, known_distance
+    from indexer.faiss_index import FAISS_FOLDER, FaissIndex
+    from indexer.store import Store
+
+    if exact and max_distance is not None:
+        raise typer.BadParameter("Give --exact or --max-distance, and not both.")
+    snapshot = Store(gallery).snapshot()
+    limit = None if exact else known_distance(snapshot.card) if max_distance is None else max_distance
+    index = None if limit is None else FaissIndex.load(gallery / FAISS_FOLDER, snapshot.card)
+    groups = list(find_duplicates(snapshot, limit, index=index))
+    if sheet is not None:
+        _draw_groups(sheet, groups, font)
+    if limit is None and not exact:
+        print(
+            f"Near-duplicates were not looked for: up to which distance photos are the same is not known of "
+            f"{snapshot.card.name} ({snapshot.card.pooling}). Pass --max-distance; --sheet shows what it finds.",
+            file=sys.stderr,
+        )
+    if as_json:
+        described = [{"kind": group.kind, "items": [_duplicate(one) for one in group.items]} for group in groups]
+        return _print_json(
+            {
+                "gallery": str(gallery),
+                "version": snapshot.version,
+                "encoder": snapshot.card.name,
+                "items": len(snapshot),
+                "max_distance": limit,
+                "sheet": None if sheet is None else str(sheet),
+                "groups": described,
+            }
+        )
+    rows = [(number, _duplicate(one)) for number, group in enumerate(groups, 1) for one in group.items]
+    if rows:
+        _print_table(
+            ["group", "kind", "distance", "item_id", "photo"],
+            [[n, one["kind"], f"{one['distance']:.4f}", one["item_id"], one["image"] or "-"] for n, one in rows],
+        )
+    near = sum(group.kind == "near" for group in groups)
+    how = "" if limit is None else f" and {near} near (up to {limit:g})"
+    print(
+        f"{len(groups) - near} exact{how} groups in {len(snapshot)} items; "
+        f"{len(rows) - len(groups)} could go, if the first of each group stays."
+    )
     return None
 
 
@@ -457,21 +523,50 @@ def _answer(gallery: Gallery, query: CatalogItem, found: list[Neighbour], sheet:
     }
 
 
-def _draw(sheet: Path, query: CatalogItem, found: list[Neighbour], font: Path | None) -> None:
-    from data.images import ImageError, crop, open_image
-    from data.sheet import Tile, draw_sheet
+def _duplicate(one: Duplicate) -> dict[str, Any]:
+    return {
+        "item_id": one.item.item_id,
+        "product_id": one.item.product_id,
+        "kind": one.kind,
+        "distance": round(one.distance, 6),
+        "image": str(one.item.image) if isinstance(one.item.image, Path) else None,
+    }
 
-    def tile(item: CatalogItem, *lines: str) -> Tile:
-        try:
-            image = open_image(item.image, at_least=480)
-        except ImageError:
-            return Tile(None, lines)
-        return Tile(crop(image, item.box) if item.box else image, lines)
+
+def _draw(sheet: Path, query: CatalogItem, found: list[Neighbour], font: Path | None) -> None:
+    from data.sheet import draw_sheet
 
     neighbours = [
-        tile(near.item, f"{near.distance:.3f}", near.item.item_id, *_label_lines(near.item)) for near in found
+        _tile(near.item, f"{near.distance:.3f}", near.item.item_id, *_label_lines(near.item)) for near in found
     ]
-    picture = draw_sheet(tile(query, query.item_id, *_label_lines(query)), neighbours, font_file=font)
+    _save(sheet, draw_sheet(_tile(query, query.item_id, *_label_lines(query)), neighbours, font_file=font))
+
+
+def _draw_groups(sheet: Path, groups: list[Group], font: Path | None) -> None:
+    """The first groups, as many as a picture can hold, each photo with its group's number."""
+    from data.sheet import draw_sheet
+
+    tiles: list[Tile] = []
+    for number, group in enumerate(groups, 1):
+        if tiles and len(tiles) + len(group.items) > _SHEET:
+            break
+        for one in group.items[:_SHEET]:
+            tiles.append(_tile(one.item, f"{number} {one.kind} {one.distance:.4f}", one.item.item_id))
+    _save(sheet, draw_sheet(None, tiles, columns=8, tile_size=160, font_file=font))
+
+
+def _tile(item: CatalogItem, *lines: str) -> Tile:
+    from data.images import ImageError, crop, open_image
+    from data.sheet import Tile
+
+    try:
+        image = open_image(item.image, at_least=480)
+    except ImageError:
+        return Tile(None, lines)
+    return Tile(crop(image, item.box) if item.box else image, lines)
+
+
+def _save(sheet: Path, picture: Image) -> None:
     sheet.parent.mkdir(parents=True, exist_ok=True)
     picture.save(sheet, "PNG")
 

@@ -125,7 +125,11 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
-    for command in ("sample", "encoders", "index", "add", "delete", "relabel", "search", "stats", "evaluate"):
+    commands = (
+        *("sample", "encoders", "index", "add", "delete", "relabel"),
+        *("search", "duplicates", "stats", "evaluate"),
+    )
+    for command in commands:
         assert f"\n  {command} " in done.stdout
 
 
@@ -274,6 +278,32 @@ def test_pruning_by_half_a_catalog_is_refused_until_forced(shop, own_gallery, tm
     assert (answer["pruned"], answer["absent"], answer["items"]) == (14, 0, 10)
     limited = modiste("index", few, "--gallery", own_gallery, "--prune", "--limit", 3)
     assert (limited.status, "leave out the limit" in limited.err) == (2, True)
+
+
+def test_duplicates_are_listed_in_groups(shop, own_gallery, tmp_path):
+    assert modiste("duplicates", "--gallery", shop.gallery, "--json").json["groups"] == []
+    none = modiste("duplicates", "--gallery", shop.gallery)
+    assert none.out.startswith("0 exact and 0 near (up to 0.01) groups in 24 items; 0 could go, ")
+    first = shop.rows[0]["item_id"]
+    photos = [tmp_path / "copy.jpg", tmp_path / "smaller.jpg"]
+    shutil.copy(shop.photo, photos[0])
+    with Image.open(shop.photo) as photo:
+        photo.save(photos[1], quality=85)
+    assert modiste("add", *photos, "--gallery", own_gallery).status == 0
+    answer = modiste("duplicates", "--gallery", own_gallery, "--sheet", tmp_path / "groups.png", "--json").json
+    (group,) = answer["groups"]
+    assert (answer["items"], answer["max_distance"], group["kind"]) == (26, 0.01, "near")
+    # The first by name, its copy, and the one that was saved again.
+    names = sorted([first, "copy.jpg"])
+    assert [(one["item_id"], one["kind"]) for one in group["items"]] == [
+        *((names[0], "first"), (names[1], "exact"), ("smaller.jpg", "near")),
+    ]
+    assert 0 < group["items"][2]["distance"] < 0.01
+    assert Image.open(io.BytesIO((tmp_path / "groups.png").read_bytes())).width > 3 * 160
+    exact = modiste("duplicates", "--gallery", own_gallery, "--exact")
+    assert exact.out.splitlines()[1].split()[:4] == ["1", "first", "0.0000", names[0]]
+    assert exact.out.endswith("\n1 exact groups in 26 items; 1 could go, if the first of each group stays.\n")
+    assert (exact.status, exact.err) == (0, "")
 
 
 def test_search_prints_a_table(shop):
@@ -438,6 +468,12 @@ REFUSED = {
     "distance above 2": (SEARCH + "--max-distance 2.5", 2, "1 - cosine, 0..2; got a largest distance of 2.5."),
     "distance below 0": (SEARCH + "--max-distance=-0.1", 2, "got a largest distance of -0.1."),
     "distance of nan": (SEARCH + "--max-distance nan", 2, "got a largest distance of nan."),
+    "duplicates too far": ("duplicates --gallery {gallery} --max-distance 3", 2, "got a largest distance of 3."),
+    "exact and far": (
+        "duplicates --gallery {gallery} --max-distance 0.1 --exact",
+        2,
+        "Give --exact or --max-distance, and not both.",
+    ),
     "photo and item": (SEARCH + "--item x", 2, "Give a photo, with --box if you like, or --item, and not both."),
     "neither": ("search --gallery {gallery}", 2, "Give a photo, with --box if you like, or --item, and not both."),
     "box with item": ("search --item x --box 0,0,1,1 --gallery {gallery}", 2, "or --item, and not both."),

@@ -124,6 +124,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
     [
         ("modiste encoders", 0, ["encoders"]),
         ("modiste search", 0, ["search", "--item", "red/0.png", "--gallery", "{gallery}"]),
+        ("modiste duplicates", 0, ["duplicates", "--gallery", "{gallery}"]),
         ("modiste stats", 0, ["stats", "--gallery", "{gallery}"]),
         ("modiste stats", 1, ["stats", "--failures", "--gallery", "{gallery}"]),
     ],
