@@ -48,7 +48,7 @@ def exact_search(
         block = 1 - queries[start : start + step] @ matrix.T
         if among is not None:
             block = block[:, among]
-        nearest = _smallest(block, found)
+        nearest = smallest(block, found)
         rows[start : start + step, :found] = nearest if among is None else among[nearest]
         distances[start : start + step, :found] = np.take_along_axis(block, nearest, axis=1)
     return rows, distances.clip(0, 2, out=distances, where=np.isfinite(distances))
@@ -65,7 +65,7 @@ def merge(
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(distances, order, axis=1)
 
 
-def _smallest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def smallest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Column numbers of the `count` smallest values of each row of (B, N), by value and then by column."""
     if count == values.shape[1]:
         return np.argsort(values, axis=1, kind="stable")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 FAISS_FOLDER = "faiss"
 _LOCK = ".faiss.lock"
-# The outdated share of an index above which it is built anew (bench/refresh.py).
-REBUILD_SHARE = 0.1
 VARIANTS = ("exact", "hnsw", "ivf")
 # Sizes in numbers (rows x dimension) up to which a variant is chosen. 2**26 numbers are compared in about 20 ms on two
 # cores; 2**30 take 4 GiB of memory in HNSW.
@@ -58,7 +56,8 @@ class IndexCard:
         rows: Vectors in it.
         effort: efSearch of HNSW or nprobe of IVF, the least that reached the wanted recall when built.
         index_recall_at_10: Overlap with exact search for rows kept out of the index, measured when built.
-        build_s: Seconds.
+        measured_rows: Vectors in it when these two were measured; it may have been extended since.
+        build_s: Seconds that building or extending took.
         encoder: Fingerprint of the encoder whose embeddings it holds.
         sha256: Digest of the file.
         checksum: Key of all the other fields, so that a damaged card is not believed.
@@ -69,10 +68,16 @@ class IndexCard:
     rows: int
     effort: int
     index_recall_at_10: float
+    measured_rows: int
     build_s: float
     encoder: str = ""
     sha256: str = ""
     checksum: int = 0
+
+    @property
+    def name(self) -> str:
+        """What its files are called, without their suffix."""
+        return f"{self.variant}-{self.version}"
 
     def sealed(self) -> IndexCard:
         """The card with its checksum."""
@@ -93,31 +98,6 @@ class Positions:
     places: NDArray[np.int64]
     mask: NDArray[np.bool_]
     selector: Any
-
-
-def refresh_index(snapshot: Snapshot, folder: Path, variant: str = "auto") -> str:
-    """Builds the index where the snapshot is large enough for one and the one it has is damaged or outdated.
-
-    Args:
-        snapshot: What is searched.
-        folder: Where its indexes are.
-        variant: `exact`, `hnsw`, `ivf`, or `auto` to choose by size.
-
-    Returns:
-        The variant.
-
-    Raises:
-        StoreError: No room on the disk, or the folder cannot be written; an earlier index stays.
-    """
-    if variant == "auto":
-        variant = choose_variant(len(snapshot), snapshot.card.dimension)
-    if variant == "exact" or not len(snapshot):
-        FaissIndex.remove(folder)
-        return "exact"
-    index = FaissIndex.load(folder, snapshot.card)
-    if index is None or index.card.variant != variant or index.outdated_share(snapshot) > REBUILD_SHARE:
-        FaissIndex.build(snapshot, variant).save(folder)
-    return variant
 
 
 def choose_variant(rows: int, dimension: int) -> str:
@@ -155,7 +135,7 @@ class FaissIndex:
             mapped.add_with_ids(embeddings[~out], keys[~out])
             queries.append(embeddings[out])
             query_keys.append(keys[out])
-        card = IndexCard(variant, snapshot.version, rows, _EFFORTS[0], 0.0, 0.0, snapshot.card.fingerprint)
+        card = IndexCard(variant, snapshot.version, rows, _EFFORTS[0], 0.0, rows, 0.0, snapshot.card.fingerprint)
         index = cls(mapped, card)
         effort, recall = index._calibrate(snapshot, np.concatenate(queries), is_kept_out)
         mapped.add_with_ids(np.concatenate(queries), np.concatenate(query_keys))
@@ -208,7 +188,7 @@ class FaissIndex:
         """
         with translated(f"The FAISS index of {folder.parent} could not be written"):
             folder.mkdir(exist_ok=True)
-            path = folder / f"{self.card.variant}-{self.card.version}.faiss"
+            path = folder / f"{self.card.name}.faiss"
             # A process that serves builds in the background, beside the writer: one writes here at a time.
             with filelock.FileLock(folder.parent / _LOCK):
                 if any(card.version > self.card.version for card in _cards(folder, self.card.encoder)):
@@ -222,41 +202,54 @@ class FaissIndex:
                 finally:
                     aside.unlink(missing_ok=True)
                 replace_file(path.with_suffix(".json"), json.dumps(asdict(self.card)).encode())
-                for other in folder.iterdir():
-                    if other.stem != path.stem:
-                        with suppress(OSError):
-                            other.unlink()
+                # An index by another encoder is that of a promotion under way (indexer.promotion).
+                others = [card for card in _cards(folder) if card.encoder != self.card.encoder]
+                self.remove(folder, but=[self.card, *others])
 
     @classmethod
     def load(cls, folder: Path, encoder: EncoderCard) -> FaissIndex | None:
         """The newest index of an encoder whose file is whole, or None: a damaged file is rebuilt, never an error."""
         for card in _cards(folder, encoder.fingerprint):
-            path = folder / f"{card.variant}-{card.version}.faiss"
+            path = folder / f"{card.name}.faiss"
             with suppress(OSError, RuntimeError):
                 if sha256(path) == card.sha256:
                     return cls(faiss.read_index(str(path)), card)
         return None
 
     @staticmethod
-    def remove(folder: Path) -> None:
-        """Deletes all indexes of a folder, for a gallery that is searched exactly."""
+    def remove(folder: Path, *, but: Sequence[IndexCard] = ()) -> None:
+        """Deletes the indexes of a folder but those of some cards: all, for a gallery that is searched exactly."""
+        kept = [card.name for card in but]
         for path in folder.glob("*"):
-            with suppress(OSError):
-                path.unlink()
+            if path.stem not in kept:
+                with suppress(OSError):
+                    path.unlink()
 
     @staticmethod
     def newest_card(folder: Path, encoder: EncoderCard) -> IndexCard | None:
         """The card of an encoder's newest index, without reading its file; None where there is none."""
         return next(iter(_cards(folder, encoder.fingerprint)), None)
 
-    def outdated_share(self, snapshot: Snapshot) -> float:
-        """The share of a snapshot's rows that are not in the index, or of the index that is not in the snapshot.
-
-        The larger one, 0..1: missing rows are compared one by one, and stale vectors are walked through in vain.
-        """
+    def drift(self, snapshot: Snapshot) -> tuple[int, int]:
+        """How many rows of a snapshot the index lacks, and how many of its vectors the snapshot does not have."""
         keys = snapshot.columns("vector_key").column(0).to_numpy()
         held = np.count_nonzero(np.isin(keys, self.vector_keys))
-        return float(1 - held / max(1, len(keys), len(self.vector_keys)))
+        return len(keys) - int(held), len(self.vector_keys) - int(held)
+
+    def extended(self, snapshot: Snapshot) -> FaissIndex:
+        """A copy with the rows of a snapshot that this index lacks; its search effort is the one measured before.
+
+        The copy takes the memory of the index once more; this one may be searched meanwhile.
+        """
+        start = time.perf_counter()
+        mapped = faiss.clone_index(self._mapped)
+        for batch in snapshot.batches("vector_key", "embedding"):
+            keys = batch.column("vector_key").to_numpy()
+            missing = np.isin(keys, self.vector_keys, invert=True)
+            if missing.any():
+                mapped.add_with_ids(batch_embeddings(batch)[missing], keys[missing])
+        seconds = round(time.perf_counter() - start, 1)
+        return FaissIndex(mapped, replace(self.card, version=snapshot.version, rows=mapped.ntotal, build_s=seconds))
 
     def _search(
         self, queries: NDArray[np.float32], k: int, effort: int, positions: Positions | None
@@ -348,9 +341,9 @@ def _candidates(k: int, effort: int, share: float) -> int:
     """The candidates of a walk that finds what passes a filter as surely as `effort` finds the nearest of all.
 
     It has to be sure of neighbours farther away: where 10 % or 50 % of 200,000 rows pass, raw FAISS needs 2.0 and 2.5
-    times the effort (bench/search.py).
+    times the effort (bench/search.py). Where nearly all pass, since a few vectors are stale, hardly more.
     """
-    return math.ceil(max(1.25 * _width(k, share), 2.4 * effort))
+    return math.ceil(max(1.25 * _width(k, share), (1 + 1.4 * min(1, 2 * (1 - share))) * effort))
 
 
 def _batches(
@@ -393,12 +386,12 @@ def _asked(
     return found, np.where(found < 0, np.inf, (1 - similarities).clip(0, 2)).astype(np.float32)
 
 
-def _cards(folder: Path, encoder: str) -> list[IndexCard]:
-    """The cards of the indexes in a folder that hold an encoder's embeddings, by its fingerprint, newest first."""
+def _cards(folder: Path, encoder: str | None = None) -> list[IndexCard]:
+    """The cards of the indexes in a folder, newest first: those of an encoder, by its fingerprint, or all."""
     cards = []
     for path in folder.glob("*.json"):
         with suppress(OSError, ValueError, TypeError):
             card = IndexCard(**json.loads(path.read_text("utf-8")))
-            if card == card.sealed() and card.encoder == encoder:
+            if card == card.sealed() and encoder in (None, card.encoder):
                 cards.append(card)
     return sorted(cards, key=lambda card: -card.version)

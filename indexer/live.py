@@ -1,7 +1,7 @@
 """The live gallery: one that follows its writers, for a process that answers questions for a long time.
 
 New versions are opened aside and swapped in whole, so a question sees one version and waits for none. Where the FAISS
-index has missed too much, it is built anew in the background and swapped in likewise.
+index has missed too much, it is renewed in the background and swapped in likewise.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Self
 
 import faiss
 
-from indexer.faiss_index import FAISS_FOLDER, REBUILD_SHARE, FaissIndex, IndexCard, choose_variant
+from indexer.faiss_index import FAISS_FOLDER, FaissIndex, IndexCard
 from indexer.gallery import Gallery
+from indexer.renewal import TAIL_SHARE, is_outdated, renewed, variant_for
 from indexer.snapshot import StoreError
 from indexer.store import Store
 
@@ -31,25 +32,25 @@ class LiveGallery:
         folder: The gallery's folder.
         freshness_s: Seconds after which a commit of any process is seen, 0.1 or more; 0 looks at each question, which
             then waits while a new version is opened.
-        rebuild_share: The outdated share of the FAISS index above which it is built anew.
+        tail_share: Share of the rows that the FAISS index may lack before it is renewed in the background.
 
     Raises:
         StoreError: No gallery, another Modiste's, or a damaged one.
     """
 
-    def __init__(self, folder: Path, *, freshness_s: float = 5.0, rebuild_share: float = REBUILD_SHARE) -> None:
+    def __init__(self, folder: Path, *, freshness_s: float = 5.0, tail_share: float = TAIL_SHARE) -> None:
         self._folder = folder
         self._freshness_s = freshness_s
-        self._rebuild_share = rebuild_share
+        self._tail_share = tail_share
         self._store = Store(folder, freshness_s=0)
         self._advancing = threading.Lock()
         self._closed = threading.Event()
-        self._rebuilding: threading.Thread | None = None
+        self._renewing: threading.Thread | None = None
         # What keeps the newest version from being opened; the last good one answers meanwhile.
         self.error: StoreError | None = None
         self._card_on_disk: IndexCard | None = None
         self._gallery = self._open(None)
-        self._rebuild_if_outdated()
+        self._renew_if_outdated()
         self._following = threading.Thread(target=self._follow, name="follow", daemon=True)
         if freshness_s:
             self._following.start()
@@ -65,9 +66,9 @@ class LiveGallery:
         return self._gallery
 
     def close(self) -> None:
-        """Stops following, and waits for a rebuild that is under way."""
+        """Stops following, and waits for a renewal that is under way."""
         self._closed.set()
-        for thread in (self._following, self._rebuilding):
+        for thread in (self._following, self._renewing):
             if thread is not None and thread.is_alive():
                 thread.join()
 
@@ -97,7 +98,7 @@ class LiveGallery:
                     log.warning("%s Version %d answers.", error, at_hand.snapshot.version)
                 self.error = error
                 return
-        self._rebuild_if_outdated()
+        self._renew_if_outdated()
 
     def _open(self, index: FaissIndex | None) -> Gallery:
         """The newest version, with everything read that a question needs.
@@ -119,30 +120,30 @@ class LiveGallery:
     def _newest_card(self, encoder: EncoderCard) -> IndexCard | None:
         return FaissIndex.newest_card(self._folder / FAISS_FOLDER, encoder)
 
-    def _rebuild_if_outdated(self) -> None:
-        is_rebuilding = self._rebuilding is not None and self._rebuilding.is_alive()
-        if is_rebuilding or not self._is_outdated(self._gallery):
+    def _renew_if_outdated(self) -> None:
+        is_renewing = self._renewing is not None and self._renewing.is_alive()
+        if is_renewing or not self._is_outdated(self._gallery):
             return
-        self._rebuilding = threading.Thread(target=self._rebuild, name="rebuild", daemon=True)
-        self._rebuilding.start()
+        self._renewing = threading.Thread(target=self._renew, name="renew", daemon=True)
+        self._renewing.start()
 
     def _is_outdated(self, gallery: Gallery) -> bool:
         index = gallery.searcher.index
         if index is None:
-            return choose_variant(len(gallery), gallery.card.dimension) != "exact"
-        return index.outdated_share(gallery.snapshot) > self._rebuild_share
+            return variant_for(gallery.snapshot) != "exact"
+        return is_outdated(index, gallery.snapshot, self._tail_share)
 
-    def _rebuild(self) -> None:
-        """Builds an index of the version at hand and swaps it in; rows that come meanwhile are its tail."""
+    def _renew(self) -> None:
+        """Renews the index for the version at hand and swaps it in; rows that come meanwhile are its tail."""
         # Of this thread alone: the other cores answer.
         faiss.omp_set_num_threads(1)
         try:
             while not self._closed.is_set() and self._is_outdated(gallery := self._gallery):
                 index = gallery.searcher.index
-                variant = choose_variant(len(gallery), gallery.card.dimension) if index is None else index.card.variant
-                built = FaissIndex.build(gallery.snapshot, variant)
+                variant = variant_for(gallery.snapshot) if index is None else index.card.variant
+                index = renewed(index, gallery.snapshot, variant)
                 with self._advancing:
-                    self._gallery = self._open(built)
-                built.save(self._folder / FAISS_FOLDER)
+                    self._gallery = self._open(index)
+                index.save(self._folder / FAISS_FOLDER)
         except StoreError as error:
             log.warning("%s", error)

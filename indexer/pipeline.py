@@ -31,8 +31,8 @@ from indexer.encoding import (
     failure_of,
 )
 from indexer.failures import Failure, FailureList
-from indexer.faiss_index import FAISS_FOLDER, refresh_index
 from indexer.manifest import Fingerprint, Manifest, Status
+from indexer.renewal import refresh_index
 from indexer.rows import Row
 from indexer.snapshot import StoreError
 from indexer.store import TABLE, Store, writing
@@ -185,7 +185,7 @@ class _Run:
         summary.items, summary.version = len(snapshot), snapshot.version
         summary.duplicates = count_repeated_photos(snapshot)
         if not summary.interrupted:
-            summary.variant = refresh_index(snapshot, self._store.folder / FAISS_FOLDER, self._options.variant)
+            summary.variant = refresh_index(snapshot, self._store.folder, self._options.variant)
         summary.seconds = round(time.perf_counter() - start, 2)
         if refusal:
             raise PruneRefusedError(refusal)

@@ -95,7 +95,7 @@ def test_an_outdated_index_is_built_anew_in_the_background_and_saved(tmp_path: P
     store = make_store(tmp_path / "gallery", VECTORS[:200])
     faiss_folder = store.folder / FAISS_FOLDER
     FaissIndex.build(store.snapshot(), "hnsw").save(faiss_folder)
-    with LiveGallery(store.folder, freshness_s=0, rebuild_share=0.1) as live:
+    with LiveGallery(store.folder, freshness_s=0, tail_share=0.1) as live:
         built = live.current().searcher.index
         assert built is not None
         # 22 of 222 are a tail that is searched exactly.
@@ -111,10 +111,10 @@ def test_an_outdated_index_is_built_anew_in_the_background_and_saved(tmp_path: P
         saved = FaissIndex.newest_card(faiss_folder, store.card)
         assert saved is not None
         assert (saved.variant, saved.rows, saved.version) == ("hnsw", 223, store.version)
-        # Deleted rows outdate it too: 30 of 223.
-        store.delete([f"i{number:05}" for number in range(30)])
+        # Deleted rows outdate it too: 50 of 223.
+        store.delete([f"i{number:05}" for number in range(50)])
         live.current()
-        wait_for(lambda: len(live.current().searcher.index.vector_keys) == 193)  # type: ignore[union-attr]
+        wait_for(lambda: len(live.current().searcher.index.vector_keys) == 173)  # type: ignore[union-attr]
         assert nearest(live, 3) != "i00003"
 
 

@@ -529,7 +529,7 @@ def index_of(world: World) -> FaissIndex:
     return index
 
 
-def test_the_index_is_built_when_wanted_and_again_only_when_a_tenth_is_missing(
+def test_the_index_is_built_when_wanted_and_renewed_only_when_a_twentieth_is_missing(
     tmp_path: Path, photos: list[CatalogItem]
 ) -> None:
     world = World(tmp_path, list(photos[:90]), FakeEncoder())
@@ -538,25 +538,25 @@ def test_the_index_is_built_when_wanted_and_again_only_when_a_tenth_is_missing(
     assert world.run(variant="hnsw").variant == "hnsw"
     built = index_of(world).card
     assert (built.variant, built.rows, built.version) == ("hnsw", 90, world.snapshot().version)
-    # 10 of 100 are missing: no more than a tenth.
-    world.rows = list(photos[:100])
+    # 4 of 94 are missing: less than a twentieth.
+    world.rows = list(photos[:94])
     assert world.run(variant="hnsw").variant == "hnsw"
     assert index_of(world).card == built
-    assert Searcher(world.snapshot(), index_of(world)).tail_rows == 10
-    # 11 of 101.
-    world.rows = list(photos[:101])
+    assert Searcher(world.snapshot(), index_of(world)).tail_rows == 4
+    # 5 of 95 are more.
+    world.rows = list(photos[:95])
     world.run(variant="hnsw")
     built = index_of(world).card
-    assert (built.rows, built.version) == (101, world.snapshot().version)
-    # Changed photos are missing as well: 11 of 101.
-    for number in range(11):
+    assert (built.rows, built.version) == (95, world.snapshot().version)
+    # Changed photos are missing as well.
+    for number in range(5):
         world.change(number, box=Box(0, 0, 0.5, 0.5))
-    assert counts(world.run(variant="hnsw")) == {"changed": 11, "unchanged": 90}
+    assert counts(world.run(variant="hnsw")) == {"changed": 5, "unchanged": 90}
     assert index_of(world).card.version > built.version
     # Relabelled ones are not: their vectors are the same.
     built = index_of(world).card
     world.rows = [replace(item, labels={"a": ("b",)}) for item in world.items]
-    assert counts(world.run(variant="hnsw")) == {"relabelled": 101}
+    assert counts(world.run(variant="hnsw")) == {"relabelled": 95}
     assert index_of(world).card == built
     assert Searcher(world.snapshot(), index_of(world)).tail_rows == 0
 
