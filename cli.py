@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from data.catalog import CatalogItem
     from data.sheet import Tile
+    from indexer.comparison import TargetComparison
     from indexer.duplicates import Duplicate, Group
     from indexer.gallery import Gallery, Neighbour
+    from indexer.migration import Migration
 
 # Photos on a sheet of duplicates.
 _SHEET = 96
@@ -43,6 +45,15 @@ app.add_typer(evaluate, name="evaluate")
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder of the gallery.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WaitOption = Annotated[float, typer.Option(min=0, help="Seconds to wait for another writer.")]
+PoolingOption = Annotated[str | None, typer.Option(help="cls, mean, cls+mean, gem or mean+early.")]
+RuntimeOption = Annotated[str, typer.Option(help="auto, openvino or torch.")]
+PrecisionOption = Annotated[str | None, typer.Option(help="fp32 or bf16; the faster one by itself.")]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(help="Name (see `modiste encoders`) or folder. Default: the gallery's, or dinov2-small."),
+]
+VariantOption = Annotated[str, typer.Option(help="How it is searched: auto, exact, hnsw or ivf.")]
+PruneOption = Annotated[bool, typer.Option("--prune", help="Remove items that are not in the catalog.")]
 NewTargetOption = Annotated[bool, typer.Option("--new-target", help="Allow a target that no item has yet.")]
 FontOption = Annotated[Path | None, typer.Option("--font", help="TrueType font of the sheet, for labels beyond Latin.")]
 FormatOption = Annotated[
@@ -106,9 +117,9 @@ def index(
         str | None,
         typer.Option(help="Name (see `modiste encoders`) or folder. Default: the gallery's, or dinov2-small."),
     ] = None,
-    pooling: Annotated[str | None, typer.Option(help="cls, mean, cls+mean, gem or mean+early.")] = None,
-    runtime: Annotated[str, typer.Option(help="auto, openvino or torch.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; the faster one by itself.")] = None,
+    pooling: PoolingOption = None,
+    runtime: RuntimeOption = "auto",
+    precision: PrecisionOption = None,
     catalog_format: FormatOption = None,
     mapping: MapOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Deal with at most this many rows.")] = None,
@@ -404,6 +415,51 @@ def stats(
     return None
 
 
+@app.command()
+def migrate(
+    gallery: GalleryOption,
+    encoder: Annotated[str, typer.Option(help="Name (see `modiste encoders`) or folder.", show_default=False)],
+    pooling: PoolingOption = None,
+    runtime: RuntimeOption = "auto",
+    precision: PrecisionOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if neighbours are worse, cannot be judged, or photos are gone.")
+    ] = False,
+    discard: Annotated[bool, typer.Option("--discard", help="Give up an unfinished migration to another.")] = False,
+    wait: WaitOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Change a gallery's encoder, while it is in use, if its neighbours are no worse."""
+    from indexer.encoders import prepare_encoder
+    from indexer.migration import MigrationOptions
+    from indexer.migration import migrate as change
+
+    lazy = prepare_encoder(encoder, pooling=pooling, runtime=runtime, precision=precision)
+    with _stopping() as is_stopped, _progress() as progress:
+        done = change(gallery, lazy, MigrationOptions(force, discard, wait, progress, is_stopped))
+    _report_change(done, gallery, as_json)
+
+
+@app.command()
+def rollback(
+    gallery: GalleryOption,
+    force: Annotated[
+        bool, typer.Option("--force", help="Leave out what only the encoder before could encode, if it is gone.")
+    ] = False,
+    wait: WaitOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a gallery the encoder back that it had before `modiste migrate`."""
+    from indexer.encoders import load_encoder_of
+    from indexer.migration import MigrationOptions
+    from indexer.migration import rollback as undo
+
+    with _stopping() as is_stopped, _progress() as progress:
+        options = MigrationOptions(force=force, wait_s=wait, progress=progress, is_stopped=is_stopped)
+        done = undo(gallery, load_encoder_of, options)
+    _report_change(done, gallery, as_json)
+
+
 @evaluate.command("neighbours")
 def evaluate_neighbours(
     gallery: GalleryOption,
@@ -569,6 +625,43 @@ def _tile(item: CatalogItem, *lines: str) -> Tile:
 def _save(sheet: Path, picture: Image) -> None:
     sheet.parent.mkdir(parents=True, exist_ok=True)
     picture.save(sheet, "PNG")
+
+
+def _report_change(done: Migration, gallery: Path, as_json: bool) -> None:
+    """Prints what a change of encoder did, and ends with the status that says so."""
+    if as_json:
+        _print_json(asdict(done))
+    elif done.comparison is not None:
+        found = done.comparison
+        overlap = _figure(
+            found.neighbour_overlap_at_10, found.neighbour_overlap_at_10_low, found.neighbour_overlap_at_10_high
+        )
+        print(f"{found.queries} queries; of ten neighbours {overlap[0]} are the same ({overlap[1]}).")
+        _print_table(
+            ["same", "queries", "hit_rate_at_1 before", "after", "difference", "95 % interval", "decides"],
+            [[name, one.queries, *_hit_rates(one), _yes(one.decides)] for name, one in found.by_target.items()],
+        )
+    if done.interrupted:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        raise typer.Exit(130)
+    if done.refusal is not None:
+        print(f"modiste: {done.refusal}", file=sys.stderr)
+        raise typer.Exit(1)
+    if as_json:
+        return
+    if done.lost:
+        print(f"{done.lost} items were left out; `modiste index` takes them in again where their photos are there.")
+    print(
+        f"The gallery's {done.items} items are encoded by {done.new_encoder} now ({done.encoded} photos encoded, "
+        f"{done.seconds:.1f} s); `modiste rollback --gallery {gallery}` goes back to {done.old_encoder}."
+    )
+
+
+def _hit_rates(one: TargetComparison) -> list[str]:
+    """The old hit rate, the new one, their difference and its interval."""
+    before = _figure(one.hit_rate_at_1_old, 0, 0)[0]
+    after = _figure(one.hit_rate_at_1_new, 0, 0)[0]
+    return [before, after, *_figure(one.difference, one.difference_low, one.difference_high)]
 
 
 def _label_lines(item: CatalogItem) -> list[str]:

@@ -655,6 +655,34 @@ def test_a_catalog_of_which_nothing_can_be_taken_in_fails(tmp_path):
     assert len(modiste("stats", "--gallery", gallery, "--failures", "--json").json) == 1
 
 
+def test_the_encoder_is_changed_and_changed_back(shop, own_gallery):
+    change = ("migrate", "--gallery", own_gallery, "--encoder", EMBEDDED, "--pooling", "gem")
+    refused = modiste(*change)
+    # 24 photos say nothing of the encoder.
+    assert refused.status == 1
+    assert refused.out.splitlines()[1].startswith("same  ")
+    assert refused.err.startswith(f"modiste: Whether neighbours are worse with {EMBEDDED} (gem, ")
+    assert len(refused.err.splitlines()) == 1
+    other = modiste("migrate", "--gallery", own_gallery, "--encoder", EMBEDDED, "--pooling", "mean")
+    assert (other.status, "pass --discard" in other.err) == (2, True)
+
+    done = modiste(*change, "--force")
+    assert done.status == 0, done.err
+    assert f"The gallery's 24 items are encoded by {EMBEDDED} (gem, " in done.out
+    assert modiste("stats", "--gallery", own_gallery, "--json").json["encoder_card"]["pooling"] == "gem"
+    found = modiste("search", shop.photo, "--gallery", own_gallery, "--json").json["neighbours"]
+    assert found[0]["distance"] < 1e-3
+    assert modiste("index", shop.catalog, "--gallery", own_gallery, "--json").json["unchanged"] == 24
+    again = modiste(*change)
+    assert (again.status, "has this encoder already" in again.err) == (2, True)
+
+    back = modiste("rollback", "--gallery", own_gallery, "--json").json
+    assert (back["promoted"], back["encoded"], back["comparison"]) == (True, 0, None)
+    assert modiste("stats", "--gallery", own_gallery, "--json").json["encoder_card"]["pooling"] == "mean+early"
+    nothing = modiste("rollback", "--gallery", shop.gallery)
+    assert (nothing.status, "nothing to undo" in nothing.err) == (1, True)
+
+
 @dataclass(frozen=True)
 class Waiting:
     """A run that hangs in the middle of its catalog, at a photo that is a pipe into which nobody writes yet."""

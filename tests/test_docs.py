@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_a_stale_page_is_noticed_and_mended(page):
 
 
 # Keys whose own keys are names from the catalog, or are said to be a card of their own.
-OPEN = ("targets", "neighbours[].labels", "by_target")
+OPEN = ("targets", "neighbours[].labels", "by_target", "comparison.by_target")
 
 
 def keys_of(answer: Any, above: str = "") -> set[str]:
@@ -140,6 +141,28 @@ def test_every_key_of_a_run_is_on_the_page(page, gallery, tmp_path, capsys, monk
     monkeypatch.setattr(cli, "_encoder_for", lambda *_: LazyEncoder(FakeEncoder.card, FakeEncoder))
     answer = run(capsys, monkeypatch, "index", tmp_path / "catalog", "--gallery", gallery)
     assert keys_of(answer) == documented(page, "modiste index")
+
+
+def test_every_key_of_a_change_of_encoder_is_on_the_page(page, gallery, capsys, monkeypatch):
+    from indexer.comparison import TargetComparison
+    from indexer.encoders import LazyEncoder
+
+    other = FakeEncoder()
+    other.card = replace(FakeEncoder.card, weights_sha256="1" * 64)  # type: ignore[misc]
+    monkeypatch.setattr("indexer.encoders.prepare_encoder", lambda *_, **__: LazyEncoder(other.card, lambda: other))
+    wanted = documented(page, "modiste migrate")
+    answer = run(capsys, monkeypatch, "migrate", "--gallery", gallery, "--encoder", "other", "--force")
+    assert keys_of(answer) == wanted
+    by_target = next(line for line in page.splitlines() if line.startswith("| `comparison.by_target`"))
+    figures = re.findall(r"`(\w+)`", by_target.split("|")[2])
+    assert (
+        figures
+        == [field.name for field in fields(TargetComparison)]
+        == list(answer["comparison"]["by_target"]["label"])
+    )
+    # The photos that were encoded are not those that the gallery was made up of.
+    answer = run(capsys, monkeypatch, "rollback", "--gallery", gallery, "--force")
+    assert keys_of(answer) == {key for key in wanted if "." not in key}
 
 
 def test_every_figure_of_the_evaluation_is_on_the_page(page, gallery, tmp_path, capsys, monkeypatch):

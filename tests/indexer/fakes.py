@@ -17,7 +17,7 @@ from PIL import Image
 from data.catalog import BadRow, Catalog, CatalogItem
 from indexer.encoders import EncoderCard, EncoderError, LazyEncoder
 from indexer.failures import Failure, FailureList
-from indexer.rows import Row
+from indexer.rows import Row, key_of
 from indexer.store import Store
 
 BINS = 8
@@ -39,12 +39,19 @@ class FakeEncoder:
         card: What it says it is; `image_size` and 24 numbers are what it does.
         workers: Threads that encode side by side.
         on_encode: Called in each worker before it encodes.
+        embed: What it does instead of a histogram, for a card of another dimension.
     """
 
     def __init__(
-        self, card: EncoderCard = CARD, *, workers: int = 2, on_encode: Callable[[int], None] | None = None
+        self,
+        card: EncoderCard = CARD,
+        *,
+        workers: int = 2,
+        on_encode: Callable[[int], None] | None = None,
+        embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
     ) -> None:
         self.card = card
+        self._embed = embed or histogram
         self.workers = workers
         self.loads = 0
         self.encoded = 0
@@ -69,7 +76,7 @@ class FakeEncoder:
         weakref.finalize(pixels, self._forget, len(pixels))
         if self._on_encode is not None:
             self._on_encode(len(pixels))
-        return np.stack([histogram(photo) for photo in pixels])
+        return np.stack([self._embed(photo) for photo in pixels])
 
     def _load(self) -> FakeEncoder:
         self.loads += 1
@@ -85,6 +92,16 @@ def histogram(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
     counts = [np.bincount(photo[..., channel].ravel() // (256 // BINS), minlength=BINS) for channel in range(3)]
     flat = np.concatenate(counts).astype(np.float64)
     return (flat / np.linalg.norm(flat)).astype(np.float32)
+
+
+def noise(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A direction, (16,) float32, that only the same (S, S, 3) uint8 photo has again; near ones are by chance."""
+    return unit_vectors(1, 16, seed=key_of(photo.tobytes()) % 2**32)[0]
+
+
+def noise_encoder(**options: Any) -> FakeEncoder:
+    """An encoder whose neighbours are no better than chance."""
+    return FakeEncoder(card_of(16, name="fake-noise", weights_sha256="1" * 64), embed=noise, **options)
 
 
 class BrokenEncoder(FakeEncoder):
