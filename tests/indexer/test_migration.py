@@ -26,7 +26,7 @@ from indexer.gallery import Gallery
 from indexer.migration import Migration, MigrationError, MigrationOptions, NothingToUndoError, migrate, rollback
 from indexer.pipeline import RunOptions, Summary, refresh
 from indexer.promotion import NEXT, PREVIOUS, find_places
-from indexer.rows import ITEM_COLUMNS, STATE_COLUMNS, Row, row_of
+from indexer.rows import ITEM_COLUMNS, STATE_COLUMNS, Row, content_hash_of, row_of
 from indexer.snapshot import GalleryLockedError, Snapshot, StoreError
 from indexer.store import Store, writing
 from tests.indexer.fakes import (
@@ -212,6 +212,17 @@ def test_a_gallery_goes_on_being_written_while_photos_are_encoded(noisy, noise):
     assert after.keys() == {one.item_id for one in noisy.items}
     assert after["i00005"].item.labels == {"colour": ("mauve",)}
     assert after["i00006"].item.box == Box(0, 0, 1, 0.5)
+    assert noisy.index(histograms).unchanged == COUNT
+
+
+def test_a_photo_that_changed_since_it_was_indexed_is_known_as_it_was_encoded(noisy, histograms):
+    path = noisy.items[2].image
+    assert isinstance(path, Path)
+    draw_photo(path, 99)
+    noisy.migrate(histograms)
+    row = noisy.rows()["i00002"]
+    assert (row.content_hash, row.file_size) == (content_hash_of(path.read_bytes()), path.stat().st_size)
+    assert is_wholly_of(noisy.gallery, histograms)
     assert noisy.index(histograms).unchanged == COUNT
 
 
