@@ -19,16 +19,18 @@ from PIL import Image
 from data.catalog import Box, CatalogItem
 from data.images import read_pixels
 from indexer import faiss_index, migration, promotion
+from indexer.checksums import Checksums
 from indexer.encoders import EncoderCard, EncoderError
 from indexer.failures import read_failures
 from indexer.faiss_index import FAISS_FOLDER, FaissIndex
 from indexer.gallery import Gallery
+from indexer.lance_files import files_of
 from indexer.migration import Migration, MigrationError, MigrationOptions, NothingToUndoError, migrate, rollback
 from indexer.pipeline import RunOptions, Summary, refresh
 from indexer.promotion import NEXT, PREVIOUS, find_places
 from indexer.rows import ITEM_COLUMNS, STATE_COLUMNS, Row, content_hash_of, row_of
 from indexer.snapshot import GalleryLockedError, Snapshot, StoreError
-from indexer.store import Store, writing
+from indexer.store import TABLE, Store, writing
 from tests.indexer.fakes import (
     CARD,
     FakeEncoder,
@@ -187,6 +189,9 @@ def test_a_better_encoder_is_taken_and_all_else_stays(noisy, histograms, noise):
     # What it replaced is a gallery of its own.
     assert is_wholly_of(noisy.gallery / PREVIOUS, noise)
     assert noisy.rows(PREVIOUS).keys() == before.keys()
+    noted = Checksums(noisy.gallery / PREVIOUS)
+    assert noted.missing() == []
+    assert all(path in noted for path in files_of(noisy.gallery / PREVIOUS / TABLE))
 
     loads = histograms.loads
     again = noisy.index(histograms)
