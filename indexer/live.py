@@ -131,7 +131,7 @@ class LiveGallery:
         index = gallery.searcher.index
         if index is None:
             return variant_for(gallery.snapshot) != "exact"
-        return is_outdated(index, gallery.snapshot, self._tail_share)
+        return is_outdated(index, gallery.snapshot, self._tail_share, drift=gallery.searcher.drift)
 
     def _renew(self) -> None:
         """Renews the index for the version at hand and swaps it in; rows that come meanwhile are its tail."""

@@ -31,11 +31,20 @@ def variant_for(snapshot: Snapshot, wanted: str = "auto") -> str:
     return choose_variant(len(snapshot), snapshot.card.dimension) if wanted == "auto" else wanted
 
 
-def is_outdated(index: FaissIndex, snapshot: Snapshot, tail_share: float = TAIL_SHARE) -> bool:
-    """Whether an index has missed so much of a snapshot that it is worth a renewal."""
-    missing, _ = index.drift(snapshot)
+def is_outdated(
+    index: FaissIndex, snapshot: Snapshot, tail_share: float = TAIL_SHARE, *, drift: tuple[int, int] | None = None
+) -> bool:
+    """Whether an index has missed so much of a snapshot that it is worth a renewal.
+
+    Args:
+        index: The one at hand.
+        snapshot: What is searched.
+        tail_share: Share of the rows that it may lack.
+        drift: `index.drift(snapshot)` where that is known.
+    """
+    missing, stale = drift or index.drift(snapshot)
     is_long = missing > tail_share * len(snapshot) or missing * snapshot.card.dimension > TAIL_NUMBERS
-    return is_long or _is_poor(index, snapshot)
+    return is_long or _is_poor(index, len(snapshot), stale)
 
 
 def renewed(index: FaissIndex | None, snapshot: Snapshot, variant: str) -> FaissIndex:
@@ -46,7 +55,7 @@ def renewed(index: FaissIndex | None, snapshot: Snapshot, variant: str) -> Faiss
         snapshot: What is to be searched.
         variant: `hnsw` or `ivf`.
     """
-    if index is None or index.card.variant != variant or _is_poor(index, snapshot):
+    if index is None or index.card.variant != variant or _is_poor(index, len(snapshot), index.drift(snapshot)[1]):
         return FaissIndex.build(snapshot, variant)
     return index.extended(snapshot)
 
@@ -75,7 +84,6 @@ def refresh_index(snapshot: Snapshot, gallery: Path, wanted: str = "auto") -> st
     return variant
 
 
-def _is_poor(index: FaissIndex, snapshot: Snapshot) -> bool:
+def _is_poor(index: FaissIndex, rows: int, stale: int) -> bool:
     """Whether adding what an index has missed would leave it slow or its search effort unmeasured."""
-    _, stale = index.drift(snapshot)
-    return stale > _STALE_SHARE * len(index.vector_keys) or len(snapshot) > _GROWTH * index.card.measured_rows
+    return stale > _STALE_SHARE * len(index.vector_keys) or rows > _GROWTH * index.card.measured_rows

@@ -69,6 +69,11 @@ class Searcher:
         """Rows that are compared exactly because the FAISS index does not hold them; 0 for exact search."""
         return 0 if self.index is None else len(self._tail)
 
+    @property
+    def drift(self) -> tuple[int, int]:
+        """Rows that the FAISS index lacks, and its vectors that are of no row; nothing for exact search."""
+        return (0, 0) if self.index is None else (len(self._tail), int(np.count_nonzero(self._row_of < 0)))
+
     def select(self, rows: NDArray[np.int64]) -> Selection:
         """Prepares a filter for `search`; worth keeping where the same filter is asked again.
 

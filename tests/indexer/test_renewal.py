@@ -39,6 +39,7 @@ def test_up_to_a_twentieth_missing_is_a_tail(store: Store) -> None:
     # 10 of 210 are less than 5 %.
     store.upsert(rows_of(VECTORS[200:210], first=200))
     assert index_of(store).drift(store.snapshot()) == (10, 0)
+    assert Searcher(store.snapshot(), index_of(store)).drift == (10, 0)
     assert not is_outdated(index_of(store), store.snapshot())
     refresh_index(store.snapshot(), store.folder, "hnsw")
     assert index_of(store).card == before
@@ -71,7 +72,7 @@ def test_what_is_missing_is_added_and_nothing_is_built_anew(store: Store, monkey
     assert len(before.vector_keys) == 200
     snapshot = store.snapshot()
     searcher = Searcher(snapshot, after)
-    assert searcher.tail_rows == 0
+    assert searcher.drift == after.drift(snapshot)
     matrix = snapshot.embeddings()
     found, distances = searcher.search(VECTORS, 5)
     wanted, exact = exact_search(matrix, VECTORS, 5)
