@@ -460,6 +460,69 @@ def rollback(
     _report_change(done, gallery, as_json)
 
 
+@app.command()
+def verify(gallery: GalleryOption, as_json: JsonOption = False) -> None:
+    """Say whether a gallery is what was written, file by file and row by row; changes nothing."""
+    from indexer.verification import verify as examine
+
+    report = examine(gallery)
+    if as_json:
+        _print_json({"gallery": str(gallery), "whole": report.is_whole, **asdict(report)})
+    else:
+        for finding in report.findings:
+            print(f"{'damage' if finding.is_damage else 'note'}: {finding.place}: {finding.sentence}")
+        age = "" if report.oldest_version_s is None else f", the oldest {_age(report.oldest_version_s)} old"
+        tail = "" if not report.unindexed_rows else f", {report.unindexed_rows} rows not in the FAISS index"
+        print(
+            f"{report.rows} rows and {report.files} files compared, {report.versions} versions{age}{tail}, "
+            f"{report.failures} failures to try again."
+        )
+        what = "The gallery is whole." if report.is_whole else f"Run `modiste repair --gallery {gallery}`."
+        print(what)
+    if not report.is_whole:
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(gallery: GalleryOption, wait: WaitOption = 0.0, as_json: JsonOption = False) -> None:
+    """Mend what is damaged in a gallery, and say what was lost; a whole one stays as it is."""
+    from indexer.repair import repair as mend
+
+    report = mend(gallery, wait_s=wait)
+    if as_json:
+        return _print_json(asdict(report))
+    for sentence in [*report.done, *report.undone]:
+        print(sentence)
+    if report.lost:
+        more = f" and {len(report.lost) - 20} more, which quarantine/ lists" if len(report.lost) > 20 else ""
+        print(f"Lost: {', '.join(report.lost[:20])}{more}.")
+    if not report.done:
+        return print("Nothing to do.")
+    return print(f"The gallery holds {report.items} items, as version {report.version}.")
+
+
+@app.command()
+def compact(
+    gallery: GalleryOption,
+    keep_hours: Annotated[float, typer.Option(help="Hours for which a version stays readable, 1 or more.")] = 1.0,
+    forget_previous: Annotated[
+        bool, typer.Option("--forget-previous", help="Delete what `modiste rollback` would bring back.")
+    ] = False,
+    wait: WaitOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge a gallery's files, drop its old versions and bring its FAISS index up to date."""
+    from indexer.compaction import compact as merge
+
+    done = merge(gallery, keep_hours=keep_hours, forget_previous=forget_previous, wait_s=wait)
+    if as_json:
+        return _print_json(asdict(done))
+    return print(
+        f"{done.items} items; versions: {done.versions_before} before, {done.versions_after} now; on disk: "
+        f"{done.bytes_before / 2**20:.1f} MiB before, {done.bytes_after / 2**20:.1f} MiB now; {done.variant} search."
+    )
+
+
 @evaluate.command("neighbours")
 def evaluate_neighbours(
     gallery: GalleryOption,
@@ -685,6 +748,14 @@ def _figure(value: float | None, low: float | None, high: float | None) -> tuple
 
 def _place(row: dict[str, Any]) -> str:
     return row["source"] if row["source_row"] is None else f"{row['source']} (row {row['source_row']})"
+
+
+def _age(seconds: float) -> str:
+    """A span of time in the largest unit that it fills."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _yes(value: bool) -> str:

@@ -1,14 +1,14 @@
 """Checksums of a gallery's files: Lance reads a flipped byte back in silence, so what was written is written down.
 
 `checksums.tsv` gains a line a new file with each commit: sha256, path, and a checksum of the line itself. The files are
-immutable but for the list of failures, whose newest line counts. A file without a line (a run was killed between
-commit and line) is one about which nothing is known; the next writer adds it.
+immutable. A file without a line (a run was killed between commit and line) is one about which nothing is known; the
+next writer adds it.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from indexer.files import fsync, replace_file, sha256
@@ -35,12 +35,12 @@ class Checksums:
     def reload(self) -> None:
         """Reads what another process may have written since."""
         self._digests, self.damaged_lines = {}, 0
-        content = self._path.read_bytes() if self._path.exists() else b""
-        self._is_whole = not content or content.endswith(b"\n")
-        for line in content.splitlines():
+        *lines, torn = (self._path.read_bytes() if self._path.exists() else b"").split(b"\n")
+        self._is_whole = not torn
+        for line in [*lines, torn] if torn else lines:
             digest, _, rest = line.decode("utf-8", "replace").partition("\t")
             name, _, check = rest.rpartition("\t")
-            if check == _check(digest, name):
+            if check == _check(digest, name) and line is not torn:
                 self._digests[name] = digest
             else:
                 self.damaged_lines += 1
@@ -48,9 +48,12 @@ class Checksums:
     def __contains__(self, path: Path) -> bool:
         return self._name(path) in self._digests
 
+    def __iter__(self) -> Iterator[Path]:
+        return map(self._folder.joinpath, self._digests)
+
     def missing(self) -> list[Path]:
         """Files that have a line and are gone."""
-        return [path for path in map(self._folder.joinpath, self._digests) if not path.exists()]
+        return [path for path in self if not path.exists()]
 
     def is_damaged(self, path: Path) -> bool:
         """Whether a file is not what was written; False where nothing is known of it.
@@ -70,13 +73,16 @@ class Checksums:
         digests = {self._name(path): sha256(path) for path in paths if path.exists()}
         if not digests:
             return
+        if not self._is_whole:
+            # A line that a full disk cut off would stay damaged for ever.
+            self.rewrite(self._folder / name for name in digests)
+            return
         is_new = not self._path.exists()
         with self._path.open("ab") as file:
-            file.write((b"" if self._is_whole else b"\n") + _lines(digests))
+            file.write(_lines(digests))
         fsync(self._path)
         if is_new:
             fsync(self._folder)
-        self._is_whole = True
         self._digests |= digests
 
     def rewrite(self, paths: Iterable[Path] = ()) -> None:

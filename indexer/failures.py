@@ -1,7 +1,11 @@
-"""The failures of a run: what a catalog has and the gallery could not take in. A report, not state."""
+"""The failures of a run: what a catalog has and the gallery could not take in. A report, not state.
+
+`failures.jsonl` has a line a failure and a last one with the sha256 of those before it, so that damage shows.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +45,8 @@ class FailureList:
         self._aside = folder / (FAILURES + ASIDE)
         self._what = f"The failures of gallery {folder} could not be written"
         with translated(self._what):
-            self._file = self._aside.open("w", encoding="ascii")
+            self._file = self._aside.open("wb")
+        self._digest = hashlib.sha256()
 
     def add(self, failure: Failure) -> None:
         """Adds a line.
@@ -49,8 +54,10 @@ class FailureList:
         Raises:
             StoreError: No room on the disk.
         """
+        line = json.dumps(asdict(failure)).encode() + b"\n"
+        self._digest.update(line)
         with translated(self._what):
-            self._file.write(json.dumps(asdict(failure)) + "\n")
+            self._file.write(line)
 
     def close(self, *, keep: bool) -> None:
         """Ends the list; where it is not to be kept, the one before stands.
@@ -60,6 +67,8 @@ class FailureList:
         """
         with translated(self._what):
             try:
+                if keep:
+                    self._file.write(_seal(self._digest.hexdigest()))
                 self._file.close()
                 if keep:
                     fsync(self._aside)
@@ -77,8 +86,15 @@ def read_failures(folder: Path) -> list[Failure]:
     """
     path = folder / FAILURES
     try:
-        return [Failure(**json.loads(line)) for line in path.read_text("ascii").splitlines()]
+        *lines, seal = path.read_bytes().splitlines(keepends=True) or [b""]
+        if seal != _seal(hashlib.sha256(b"".join(lines)).hexdigest()):
+            raise ValueError("it is not what was written")
+        return [Failure(**json.loads(line)) for line in lines]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(f"{path} cannot be read: {error}. The next `modiste index` writes it anew.") from error
+
+
+def _seal(digest: str) -> bytes:
+    return json.dumps({"sha256": digest}).encode() + b"\n"

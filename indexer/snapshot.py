@@ -44,7 +44,8 @@ class Snapshot:
         self._table = table
 
     def __len__(self) -> int:
-        return int(self._table.count_rows())
+        with translated(f"Gallery {self.folder} cannot be read"):
+            return int(self._table.count_rows())
 
     def columns(self, *names: str) -> pa.Table:
         """Whole columns, in row order."""
@@ -104,8 +105,8 @@ def translated(what: str) -> Iterator[None]:
     except (StoreError, AssertionError):
         raise
     except BaseException as error:
-        # Lance's panics are no Exception, and pyo3's class of them cannot be imported.
-        is_panic = type(error).__name__ == "PanicException"
+        # Lance's panics have classes that cannot be imported; pyo3's is no Exception.
+        is_panic = type(error).__name__ in ("PanicException", "RustPanic")
         if not (is_panic or isinstance(error, OSError | RuntimeError | ValueError)):
             raise
         text = str(error)

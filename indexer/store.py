@@ -20,7 +20,7 @@ import pyarrow as pa
 from indexer.checksums import Checksums
 from indexer.encoders import EncoderCard
 from indexer.files import fsync
-from indexer.lance_files import HINT, files_of, parts_of
+from indexer.lance_files import HINT, files_of, manifest_of, parts_of, version_of, versions_of
 from indexer.rows import GALLERY_VERSION, Row, table_schema, to_arrow
 from indexer.snapshot import (
     GalleryDamagedError,
@@ -39,7 +39,7 @@ _CACHE_BYTES = 64 * 2**20
 _FRAGMENT_LIMIT = 32
 # Items that one deletion names; each is a commit.
 _DELETION = 5_000
-_LOCK, _CREATING = ".writer.lock", ".creating"
+_LOCK, CREATING = ".writer.lock", ".creating"
 
 
 class Store:
@@ -63,10 +63,12 @@ class Store:
             )
         self._database = _connect(folder, freshness_s)
         with translated(f"Gallery {folder} cannot be opened (try `modiste repair --gallery {folder}`)"):
+            self.checksums = Checksums(folder)
+            self._whole: set[Path] = set()
+            # Before Lance reads it: a damaged manifest can look like any other table, or bring Lance down.
+            self._check_newest(noted=max(filter(None, map(version_of, self.checksums)), default=0))
             self._table = self._database.open_table("items")
             _card_of(self._table, folder)
-            self.checksums = Checksums(folder)
-        self._whole: set[Path] = set()
 
     @classmethod
     def create(cls, folder: Path, card: EncoderCard, *, freshness_s: float = 5.0) -> Store:
@@ -80,7 +82,7 @@ class Store:
             raise StoreError(f"Gallery {folder} already exists; open it.")
         with translated(f"Gallery {folder} cannot be created"):
             # Made aside and renamed: a table that was killed half-made would be taken for a gallery ever after.
-            aside = folder / _CREATING
+            aside = folder / CREATING
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             _connect(aside, freshness_s).create_table("items", schema=table_schema(card))
@@ -99,7 +101,7 @@ class Store:
             StoreError: It holds other things.
         """
         others = (entry.name for entry in folder.iterdir()) if folder.is_dir() else iter(())
-        if not (folder / TABLE).is_dir() and any(name not in (_LOCK, _CREATING) for name in others):
+        if not (folder / TABLE).is_dir() and any(name not in (_LOCK, CREATING) for name in others):
             raise StoreError(f"{folder} is not empty and no gallery. Choose a new folder for --gallery.")
 
     @property
@@ -185,6 +187,8 @@ class Store:
         Raises:
             StoreError: No room on the disk, or it cannot be written; the rows are what they were.
         """
+        # What it copies gets checksums of its own, which would make damage look whole.
+        self.snapshot()
         with translated(f"Gallery {self.folder} could not be compacted"):
             # The one writer is us: what no version names belongs to nobody's commit.
             self._table.optimize(cleanup_older_than=retention, delete_unverified=True)
@@ -210,18 +214,55 @@ class Store:
                 self._check(int(table.version))
         return Snapshot(self.folder, table, _card_of(table, self.folder))
 
+    def recommit(self, above: int) -> int:
+        """Commits the rows as they are until the version is above one that was lost: a version never comes twice.
+
+        Raises:
+            StoreError: No room on the disk, or it cannot be written.
+        """
+        with translated(f"Gallery {self.folder} cannot be written"):
+            while self.version <= above:
+                self._table.checkout(self.version)
+                self._table.restore()
+            self._sync()
+        return self.version
+
+    def can_open(self, version: int) -> bool:
+        """Whether a version can be opened, which does not say that its rows can be read."""
+        try:
+            with translated("No matter"):
+                self._database.open_table("items").checkout(version)
+        except StoreError:
+            return False
+        return True
+
     def _check(self, version: int) -> None:
+        self._check_newest()
         new = [path for path in parts_of(self.table_folder, version) if path not in self._whole]
         if any(path not in self.checksums for path in new):
             self.checksums.reload()
         for path in new:
-            if self.checksums.is_damaged(path):
-                raise GalleryDamagedError(
-                    f"Gallery {self.folder} is damaged: {path.relative_to(self.folder)} is not what was written. "
-                    f"`modiste verify` lists all damage, `modiste repair` mends what can be mended."
-                )
-            if path in self.checksums:
-                self._whole.add(path)
+            self._check_file(path)
+
+    def _check_newest(self, *, noted: int = 0) -> None:
+        """Refuses where the newest version is damaged or gone: an earlier one would answer in its place."""
+        versions = versions_of(self.table_folder)
+        newest = manifest_of(self.table_folder, max([noted, *versions[-1:]]))
+        if newest in self._whole:
+            return
+        if newest not in self.checksums:
+            self.checksums.reload()
+        self._check_file(newest, is_there=not versions or noted <= versions[-1])
+
+    def _check_file(self, path: Path, *, is_there: bool = True) -> None:
+        if not is_there or self.checksums.is_damaged(path):
+            raise GalleryDamagedError(
+                f"Gallery {self.folder} is damaged: {path.relative_to(self.folder)} is "
+                f"{'not what was written' if is_there else 'gone'}. "
+                f"`modiste verify` lists all damage, `modiste repair` mends what can be mended."
+            )
+        if path in self.checksums:
+            self._whole.add(path)
 
     def _sync(self) -> None:
         """Makes what Lance wrote survive a power cut (it renames, but does not fsync), and notes its checksums."""
@@ -234,6 +275,16 @@ class Store:
             fsync(folder)
         self.checksums.add(new)
         self._whole.update(new)
+
+
+def why_not_opened(folder: Path) -> StoreError | None:
+    """Why Lance cannot open the newest version of a table, whatever is in it; None where it can."""
+    try:
+        with translated(f"Gallery {folder} cannot be opened"):
+            _connect(folder, 0).open_table("items")
+    except StoreError as error:
+        return error
+    return None
 
 
 @contextmanager
@@ -277,4 +328,10 @@ def _card_of(table: Any, folder: Path) -> EncoderCard:
             f"{version}; this one knows {GALLERY_VERSION}). "
             + ("Upgrade Modiste." if is_later else "Index the catalog into a new folder.")
         )
-    return EncoderCard.from_json(metadata[b"modiste.encoder_card"].decode())
+    try:
+        return EncoderCard.from_json(metadata[b"modiste.encoder_card"].decode())
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"Gallery {folder} cannot be opened, since its encoder card is damaged; try `modiste repair --gallery "
+            f"{folder}`."
+        ) from error

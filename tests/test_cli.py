@@ -266,6 +266,30 @@ def test_items_are_added_deleted_and_relabelled_one_by_one(shop, own_gallery, tm
     assert (missing.status, missing.err.startswith(f"{tmp_path / 'none.jpg'}: ")) == (1, True)
 
 
+def test_damage_is_found_and_mended(shop, own_gallery):
+    done = modiste("verify", "--gallery", own_gallery)
+    assert (done.status, done.out.splitlines()[-1]) == (0, "The gallery is whole.")
+    assert done.out.startswith("24 rows and ")
+    assert modiste("repair", "--gallery", own_gallery).out == "Nothing to do.\n"
+    refused = modiste("compact", "--gallery", own_gallery, "--keep-hours", 0.5)
+    assert (refused.status, "kept for an hour or more" in refused.err) == (2, True)
+    compacted = modiste("compact", "--gallery", own_gallery)
+    assert (compacted.status, compacted.out.startswith("24 items; versions: ")) == (0, True)
+    (data,) = (own_gallery / "items.lance" / "data").iterdir()
+    content = data.read_bytes()
+    data.write_bytes(content[:-1])
+    place = data.relative_to(own_gallery)
+    done = modiste("verify", "--gallery", own_gallery)
+    assert done.status == 1
+    assert f"damage: {place}: The file is not what was written; the gallery refuses to answer.\n" in done.out
+    assert done.out.endswith(f"Run `modiste repair --gallery {own_gallery}`.\n")
+    assert modiste("search", shop.photo, "--gallery", own_gallery).status == 1
+    mended = modiste("repair", "--gallery", own_gallery)
+    assert (mended.status, "24 rows were damaged and are lost" in mended.out) == (0, True)
+    assert modiste("verify", "--gallery", own_gallery).status == 0
+    assert modiste("index", shop.catalog, "--gallery", own_gallery, "--json").json["added"] == 24
+
+
 def test_pruning_by_half_a_catalog_is_refused_until_forced(shop, own_gallery, tmp_path):
     few = tmp_path / "few.csv"
     with few.open("w", encoding="utf-8", newline="") as file:

@@ -126,6 +126,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         ("modiste encoders", 0, ["encoders"]),
         ("modiste search", 0, ["search", "--item", "red/0.png", "--gallery", "{gallery}"]),
         ("modiste duplicates", 0, ["duplicates", "--gallery", "{gallery}"]),
+        ("modiste repair", 0, ["repair", "--gallery", "{gallery}"]),
+        ("modiste compact", 0, ["compact", "--gallery", "{gallery}"]),
         ("modiste stats", 0, ["stats", "--gallery", "{gallery}"]),
         ("modiste stats", 1, ["stats", "--failures", "--gallery", "{gallery}"]),
     ],
@@ -133,6 +135,13 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
 def test_every_key_is_on_the_page_and_no_other(page, gallery, capsys, monkeypatch, title, table, arguments):
     answer = run(capsys, monkeypatch, *(part.format(gallery=gallery) for part in arguments))
     assert keys_of(answer) == documented(page, title, table)
+
+
+def test_every_key_of_a_finding_is_on_the_page(page, gallery, capsys, monkeypatch):
+    (gallery / "failures.jsonl.tmp").touch()
+    answer = run(capsys, monkeypatch, "verify", "--gallery", gallery)
+    assert [finding["kind"] for finding in answer["findings"]] == ["leftover"]
+    assert keys_of(answer) == documented(page, "modiste verify")
 
 
 def test_every_key_of_a_run_is_on_the_page(page, gallery, tmp_path, capsys, monkeypatch):

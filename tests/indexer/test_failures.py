@@ -42,3 +42,17 @@ def test_a_damaged_list_says_what_to_do(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FAILURES).write_bytes(content)
     with pytest.raises(StoreError, match="writes it anew"):
         read_failures(tmp_path)
+
+
+def test_every_turned_or_missing_byte_shows(tmp_path: Path) -> None:
+    write_failures(tmp_path, [FIRST, SECOND])
+    content = (tmp_path / FAILURES).read_bytes()
+    damaged = [content[:length] for length in range(len(content))]
+    damaged += [bytes([*content[:at], content[at] ^ 1, *content[at + 1 :]]) for at in range(len(content))]
+    # A line that went with its end, and the lines in another order.
+    lines = content.splitlines(keepends=True)
+    damaged += [b"".join(lines[1:]), b"".join([lines[1], lines[0], lines[2]])]
+    for one in damaged:
+        (tmp_path / FAILURES).write_bytes(one)
+        with pytest.raises(StoreError, match="writes it anew"):
+            read_failures(tmp_path)

@@ -221,6 +221,11 @@ def test_a_damaged_table_is_a_sentence(tmp_path: Path) -> None:
             read()
     for path in (store.folder / "items.lance" / "_versions").iterdir():
         path.write_bytes(b"")
+    with pytest.raises(
+        GalleryDamagedError, match=r"_versions/\d+\.manifest is not what was written\. `modiste verify`"
+    ):
+        Store(store.folder)
+    (store.folder / "checksums.tsv").unlink()
     with pytest.raises(StoreError, match=r"^Gallery .* cannot be opened \(try `modiste repair[^\n]*$"):
         Store(store.folder)
 
@@ -351,6 +356,7 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path, error: Exception, monkeypat
     [
         (RuntimeError("lance error: torn, /root/.cargo/lance-13/src/io.rs:12:3\nbacktrace"), "lance error: torn"),
         (RuntimeError(r"torn C:\cargo\io.rs:1:22"), "torn"),
+        (type("RustPanic", (Exception,), {})("rust future panicked"), "rust future panicked"),
         (OSError(13, "Permission denied", "/x"), r"[Errno 13] Permission denied: '/x'"),
         (ValueError("bad"), "bad"),
         (RuntimeError(), "RuntimeError"),
