@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from indexer.duplicates import Duplicate, Group
     from indexer.gallery import Gallery, Neighbour
     from indexer.migration import Migration
+    from indexer.pipeline import Summary
 
 # Photos on a sheet of duplicates.
 _SHEET = 96
@@ -113,19 +114,16 @@ def encoders(as_json: JsonOption = False) -> None:
 def index(
     catalog: Annotated[Path, typer.Argument(help="Folder or table of photos.", show_default=False)],
     gallery: GalleryOption,
-    encoder: Annotated[
-        str | None,
-        typer.Option(help="Name (see `modiste encoders`) or folder. Default: the gallery's, or dinov2-small."),
-    ] = None,
+    encoder: EncoderOption = None,
     pooling: PoolingOption = None,
     runtime: RuntimeOption = "auto",
     precision: PrecisionOption = None,
     catalog_format: FormatOption = None,
     mapping: MapOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Deal with at most this many rows.")] = None,
-    variant: Annotated[str, typer.Option(help="How it is searched: auto, exact, hnsw or ivf.")] = "auto",
+    variant: VariantOption = "auto",
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every photo, whatever its file's time says.")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove items that are not in the catalog.")] = False,
+    prune: PruneOption = False,
     force_prune: Annotated[
         bool, typer.Option("--force-prune", help="The same, even where it is more than half of them.")
     ] = False,
@@ -134,11 +132,9 @@ def index(
 ) -> None:
     """Index a catalog into a gallery; run again, it takes in only what is new or changed."""
     from data.readers import open_catalog, parse_mapping
-    from indexer.faiss_index import VARIANTS
     from indexer.pipeline import RunOptions, refresh
 
-    if variant not in ("auto", *VARIANTS):
-        raise typer.BadParameter(f"--variant is auto, {', '.join(VARIANTS)}; got {variant}.")
+    _check_variant(variant)
     # Absolute: the gallery is asked for its photos from other folders too.
     opened = open_catalog(catalog, format=catalog_format, mapping=None if mapping is None else parse_mapping(mapping))
     lazy = _encoder_for(gallery, encoder, pooling, runtime, precision)
@@ -157,12 +153,7 @@ def index(
     if as_json:
         _print_json(asdict(summary))
     else:
-        print(
-            f"{summary.added} added, {summary.changed} changed, {summary.relabelled} relabelled, "
-            f"{summary.unchanged} unchanged, {summary.pruned} pruned, {summary.failed} failed, "
-            f"in {summary.seconds:.1f} s; "
-            f"the gallery holds {summary.items} items ({lazy.card.name}, {summary.variant} search)."
-        )
+        print(_counts(summary, lazy.card.name))
         if summary.failed:
             print(f"`modiste stats --gallery {gallery} --failures` lists what failed and why.")
         if summary.absent:
@@ -175,6 +166,52 @@ def index(
     if not summary.items:
         print(f"No photo of {catalog} could be taken in.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    catalog: Annotated[
+        Path,
+        typer.Argument(help="Folder of photos, or a table, whose folder is watched then.", show_default=False),
+    ],
+    gallery: GalleryOption,
+    encoder: EncoderOption = None,
+    pooling: PoolingOption = None,
+    runtime: RuntimeOption = "auto",
+    precision: PrecisionOption = None,
+    catalog_format: FormatOption = None,
+    mapping: MapOption = None,
+    variant: VariantOption = "auto",
+    prune: PruneOption = False,
+    poll: Annotated[
+        bool, typer.Option("--poll", help="Look at all files every two seconds, where the system tells of no changes.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Index a catalog, and again whenever its files change, until Ctrl-C."""
+    from data.readers import open_catalog, parse_mapping
+    from indexer.pipeline import RunOptions
+    from indexer.watching import FileChanges, Refresher, keep_up
+
+    _check_variant(variant)
+    columns = None if mapping is None else parse_mapping(mapping)
+    lazy = _encoder_for(gallery, encoder, pooling, runtime, precision)
+    with _stopping() as is_stopped:
+        refresher = Refresher(
+            lambda shown: open_catalog(catalog, format=catalog_format or shown, mapping=columns),
+            gallery,
+            lazy,
+            lambda: RunOptions(variant=variant, progress=_log_progress(), is_stopped=is_stopped, prune=prune),
+        )
+        for news in keep_up(refresher, FileChanges(catalog, gallery, is_stopped, poll)):
+            if isinstance(news, str):
+                print(f"modiste: {news}", file=sys.stderr, flush=True)
+            elif as_json:
+                print(json.dumps(asdict(news)), flush=True)
+            else:
+                print(_counts(news, lazy.card.name), flush=True)
+    print("Stopped; the same command goes on from here.", file=sys.stderr)
+    raise typer.Exit(130)
 
 
 @app.command()
@@ -609,6 +646,23 @@ def _encoder_for(gallery: Path, encoder: str | None, pooling: str | None, runtim
         precision = precision or card.precision
         runtime = card.runtime if runtime == "auto" else runtime
     return prepare_encoder(encoder or DEFAULT, pooling=pooling, runtime=runtime, precision=precision)
+
+
+def _check_variant(variant: str) -> None:
+    from indexer.faiss_index import VARIANTS
+
+    if variant not in ("auto", *VARIANTS):
+        raise typer.BadParameter(f"--variant is auto, {', '.join(VARIANTS)}; got {variant}.")
+
+
+def _counts(summary: Summary, encoder: str) -> str:
+    """What a run did, in a line."""
+    return (
+        f"{summary.added} added, {summary.changed} changed, {summary.relabelled} relabelled, "
+        f"{summary.unchanged} unchanged, {summary.pruned} pruned, {summary.failed} failed, "
+        f"in {summary.seconds:.1f} s; "
+        f"the gallery holds {summary.items} items ({encoder}, {summary.variant} search)."
+    )
 
 
 def _embed(gallery: Gallery, query: CatalogItem) -> Any:

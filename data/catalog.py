@@ -13,6 +13,10 @@ class CatalogError(ValueError):
     """A catalog that cannot be read at all. The message says what was wanted, what came, where, and what to do next."""
 
 
+class EmptyCatalogError(CatalogError):
+    """A catalog without a row, which may still get some."""
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A region of a photo, as fractions (0..1) of the EXIF-turned photo; the origin is the top left corner."""

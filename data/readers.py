@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from data.catalog import Catalog, CatalogError
+from data.catalog import Catalog, CatalogError, EmptyCatalogError
 from data.columns import check_mapping, parse_mapping
 from data.deepfashion import DEEPFASHION
 from data.dresses import DRESSES
@@ -43,8 +43,8 @@ def open_catalog(
         be damaged.
 
     Raises:
-        CatalogError: There is no such path, format or mapping, no format fits, the catalog cannot be read, or it
-            holds no row.
+        EmptyCatalogError: It holds no row.
+        CatalogError: There is no such path, format or mapping, no format fits, or the catalog cannot be read.
     """
     # An item's path is stored, and must be right from any folder.
     path = path.absolute()
@@ -59,7 +59,7 @@ def open_catalog(
     except OSError as error:
         raise CatalogError(f"{path} cannot be read: {error}.") from error
     if first is None:
-        raise CatalogError(
+        raise EmptyCatalogError(
             f"A catalog with at least one photo was wanted; {path}, read as {found.name}, has none. {_ways()}"
         )
     return Catalog(path, found.name, read, partial(found.count, path))

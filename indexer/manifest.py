@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from indexer.snapshot import Snapshot
 
 # The coarsest clock of a file system in use: FAT's and some network file systems' two seconds.
-_TICK_NS = 2 * 10**9
+TICK_NS = 2 * 10**9
 
 
 class Status(Enum):
@@ -118,5 +118,5 @@ def _stat(path: Path) -> tuple[int, int]:
     except (OSError, ValueError):
         return -1, 0
     # A write within the clock's tick after ours would leave the time as it is, as git knows too.
-    is_settled = found.st_mtime_ns < time.time_ns() - _TICK_NS
+    is_settled = found.st_mtime_ns < time.time_ns() - TICK_NS
     return found.st_size, found.st_mtime_ns if is_settled else 0

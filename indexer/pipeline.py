@@ -64,6 +64,7 @@ class Summary:
         relabelled: Items whose photo is the same and whose record is another now, not encoded.
         unchanged: Items that are as they were.
         failed: Rows and photos in the list of failures.
+        unsettled: Photos written so lately that they may change again unseen; the next run reads them again.
         absent: Items of the gallery that the catalog does not have, and that stay; 0 where the run did not see it all.
         pruned: Items that the catalog does not have and that were removed.
         duplicates: Items of the gallery whose photo and box are, byte for byte, those of an earlier one.
@@ -80,6 +81,7 @@ class Summary:
     relabelled: int = 0
     unchanged: int = 0
     failed: int = 0
+    unsettled: int = 0
     absent: int = 0
     pruned: int = 0
     duplicates: int = 0
@@ -233,6 +235,10 @@ class _Run:
             self._fail(Failure(str(bad.source), bad.reason, None, bad.source_row))
         items = [row for row in block if isinstance(row, CatalogItem)]
         fingerprints = [Fingerprint.of(item) for item in items]
+        self._summary.unsettled += sum(
+            isinstance(item.image, Path) and fingerprint.file_size >= 0 and not fingerprint.file_mtime_ns
+            for item, fingerprint in zip(items, fingerprints, strict=True)
+        )
         suspects = []
         for item, fingerprint, (status, row) in zip(
             items, fingerprints, self._manifest.meet(fingerprints), strict=True

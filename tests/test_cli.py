@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -126,7 +127,7 @@ finally:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
     commands = (
-        *("sample", "encoders", "index", "add", "delete", "relabel"),
+        *("sample", "encoders", "index", "watch", "add", "delete", "relabel"),
         *("search", "duplicates", "stats", "evaluate"),
     )
     for command in commands:
@@ -134,7 +135,7 @@ finally:
 
 
 def test_first_run_takes_everything_in(shop):
-    others = ("changed", "relabelled", "unchanged", "failed", "absent", "pruned", "duplicates")
+    others = ("changed", "relabelled", "unchanged", "failed", "unsettled", "absent", "pruned", "duplicates")
     counts = {"read": 24, "added": 24, "items": 24, **dict.fromkeys(others, 0)}
     assert shop.first_run.keys() == {*counts, "version", "variant", "seconds", "interrupted"}
     assert {name: shop.first_run[name] for name in counts} == counts
@@ -809,6 +810,105 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_a_sound_gallery(shop, tmp_path
     assert (status, "Traceback" in err) == (130, False)
     summary = modiste("index", run.catalog, "--gallery", run.gallery, "--json").json
     assert (summary["items"], summary["failed"]) == (run.count, 0)
+
+
+@dataclass(frozen=True)
+class Watching:
+    """`modiste watch` in a process of its own, and what it prints."""
+
+    process: subprocess.Popen[str]
+
+    def news(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        return dict(json.loads(line))
+
+    def said(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.readline()
+
+    def stop(self, number: int) -> tuple[int, str, str]:
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=120)
+        return self.process.returncode, out, err
+
+
+@contextmanager
+def _watching(*arguments: object) -> Iterator[Watching]:
+    process = start("watch", *arguments, "--encoder", EMBEDDED, "--json")
+    # Where something that is waited for does not come, the process ends and the test fails.
+    guard = threading.Timer(120, process.kill)
+    guard.start()
+    try:
+        yield Watching(process)
+    finally:
+        guard.cancel()
+        process.kill()
+        process.communicate()
+
+
+STOPPED = (
+    "Stopping after the photos under way; press Ctrl-C again to stop at once.\n"
+    "Stopped; the same command goes on from here.\n"
+)
+
+
+def test_watch_takes_in_what_comes_and_survives_what_goes(shop, tmp_path):
+    catalog, away = tmp_path / "catalog", tmp_path / "away"
+    # The gallery lies in what is watched.
+    gallery = catalog / "gallery"
+    catalog.mkdir()
+    photos = [shop.catalog / row["image"] for row in shop.rows[:12]]
+    shutil.copy2(photos[0], catalog)
+    with _watching(catalog, "--gallery", gallery, "--prune") as watch:
+        assert watch.news()["added"] == 1
+        # A burst is one refresh, or two where the machine is busy.
+        for photo in photos[1:10]:
+            shutil.copy2(photo, catalog)
+        added = watch.news()["added"]
+        assert added == 9 or added + watch.news()["added"] == 9
+        # Half a photo fails, and is taken in when the rest has come.
+        content = photos[10].read_bytes()
+        with (catalog / "half.jpg").open("wb", buffering=0) as file:
+            file.write(content[: len(content) // 2])
+            news = watch.news()
+            assert (news["added"], news["failed"]) == (0, 1)
+            file.write(content[len(content) // 2 :])
+        news = watch.news()
+        assert (news["added"], news["failed"], news["items"]) == (1, 0, 11)
+        (catalog / photos[0].name).unlink()
+        assert watch.news()["pruned"] == 1
+        # While another process writes it waits.
+        with filelock.FileLock(gallery / ".writer.lock"):
+            shutil.copy2(photos[11], catalog)
+            assert watch.said() == "modiste: Another process is writing to the gallery; waiting for it to end.\n"
+        assert watch.news()["added"] == 1
+        catalog.rename(away)
+        assert watch.said() == f"modiste: A catalog was wanted, a folder or a file; there is no {catalog}.\n"
+        shutil.copy2(photos[0], away)
+        away.rename(catalog)
+        news = watch.news()
+        assert (news["added"], news["unchanged"], news["items"]) == (1, 11, 12)
+        version = news["version"]
+        assert watch.stop(signal.SIGTERM) == (130, "", STOPPED)
+    assert modiste("stats", "--gallery", gallery, "--json").json["version"] - version <= 1
+
+
+def test_watch_ends_with_ctrl_c_and_refuses_what_cannot_work(shop, own_gallery, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with _watching(tmp_path / "empty", "--gallery", own_gallery, "--poll") as watch:
+        assert watch.said().startswith(f"modiste: A catalog with at least one photo was wanted; {tmp_path / 'empty'}")
+        shutil.copy(shop.photo, tmp_path / "empty")
+        news = watch.news()
+        assert (news["added"], news["absent"], news["unsettled"], news["items"]) == (1, 24, 1, 25)
+        assert watch.stop(signal.SIGINT) == (130, "", STOPPED)
+    done = modiste("watch", tmp_path / "none", "--gallery", own_gallery)
+    assert (done.status, f"there is no {tmp_path / 'none'}." in done.err) == (2, True)
+    done = modiste("watch", shop.catalog, "--gallery", own_gallery, "--pooling", "gem")
+    assert (done.status, "Use the same encoder, or index into a new gallery." in done.err) == (1, True)
+    done = modiste("watch", shop.catalog, "--gallery", own_gallery, "--variant", "fast")
+    assert (done.status, "--variant is auto, exact, hnsw, ivf; got fast." in done.err) == (2, True)
 
 
 @pytest.fixture
