@@ -142,6 +142,17 @@ def test_a_gallery_of_another_modiste_is_not_taken_apart(gallery: Path, monkeypa
     assert files_in(gallery) == before
 
 
+def test_a_whole_gallery_that_lance_does_not_open_is_not_taken_apart(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process may open no more files: what hinders is not in the gallery."""
+    before = files_in(gallery)
+    monkeypatch.setattr("indexer.repair.why_not_opened", lambda _: StoreError("Too many open files."))
+    with pytest.raises(StoreError, match="Too many open files"):
+        repair(gallery)
+    assert files_in(gallery) == before
+
+
 def test_lost_rows_are_listed_and_the_rest_is_kept_whole(gallery: Path) -> None:
     before = Store(gallery).snapshot().columns(*ITEM_COLUMNS, *STATE_COLUMNS).to_pylist()
     path = data_of_version(gallery, 3)
