@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 from indexer.checksums import Checksums
 from indexer.encoders import EncoderCard
 from indexer.files import fsync
-from indexer.lance_files import HINT, files_of, manifest_of, parts_of, version_of, versions_of
+from indexer.lance_files import HINT, files_of, leftovers_of, manifest_of, parts_of, version_of, versions_of
 from indexer.rows import GALLERY_VERSION, Row, table_schema, to_arrow
 from indexer.snapshot import (
     GalleryDamagedError,
@@ -191,10 +191,23 @@ class Store:
         self.snapshot()
         with translated(f"Gallery {self.folder} could not be compacted"):
             # The one writer is us: what no version names belongs to nobody's commit.
-            self._table.optimize(cleanup_older_than=retention, delete_unverified=True)
+            self._table.optimize(cleanup_older_than=self._age_to_clean(retention), delete_unverified=True)
+            for path in leftovers_of(self.table_folder):
+                # Lance passes over what it was writing when it was killed.
+                path.unlink(missing_ok=True)
             self._sync()
             if self.checksums.missing():
                 self.checksums.rewrite()
+
+    def _age_to_clean(self, retention: timedelta) -> timedelta:
+        """The age beyond which no version was the newest one within `retention`.
+
+        Lance counts from a version's own commit, however long it was the newest one and held by readers.
+        """
+        now = datetime.now()
+        written = [version["timestamp"] for version in self._table.list_versions()]
+        held = max((time for time in written if time <= now - retention), default=now - retention)
+        return now - held + timedelta(seconds=1)
 
     def snapshot(self, *, check: bool = True) -> Snapshot:
         """The newest version, held still: what is read from it later belongs together.

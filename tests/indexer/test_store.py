@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import lancedb
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pytest
 
 from data.catalog import Box, CatalogItem
+from indexer.lance_files import versions_of
 from indexer.rows import GALLERY_VERSION, item_of, key_of, metadata_key, table_schema, vector_key
 from indexer.snapshot import GalleryDamagedError, GalleryLockedError, GalleryNotFoundError, StoreError, translated
 from indexer.store import Store, writing
@@ -161,6 +163,22 @@ def test_many_small_commits_are_merged_without_loss(tmp_path: Path) -> None:
     assert snapshot.columns("item_id").column(0).to_pylist() == order
     store.upsert(rows_of(vectors[:1], first=3))
     assert len(contents(store)) == 45
+
+
+def test_the_version_that_was_the_newest_until_now_stays_readable(tmp_path: Path) -> None:
+    """Lance would count from its commit, which may be days ago while a reader holds it."""
+    store = make_store(tmp_path / "gallery", VECTORS[:5])
+    held = store.snapshot()
+    # Lance has the clock of the commit, so this test has to wait.
+    time.sleep(1.2)
+    store.upsert(rows_of(VECTORS[5:6], first=5))
+    store.compact(timedelta(seconds=1))
+    np.testing.assert_array_equal(held.embeddings(), VECTORS[:5])
+    time.sleep(2.2)
+    store.upsert(rows_of(VECTORS[6:7], first=6))
+    store.compact(timedelta(seconds=1))
+    assert held.version not in versions_of(store.table_folder)
+    assert len(store.snapshot()) == 7
 
 
 def test_a_folder_without_a_gallery(tmp_path: Path) -> None:
