@@ -7,6 +7,8 @@ anything is decoded. What the limits are and why: docs/decisions/0001-image-inta
 from __future__ import annotations
 
 import io
+import os
+import stat
 import struct
 import warnings
 import zlib
@@ -71,7 +73,10 @@ def read_bytes(source: Path | bytes) -> bytes:
         content = source
     else:
         try:
-            with source.open("rb") as file:
+            # A pipe without a writer would be waited for.
+            with open(source, "rb", opener=_open_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise ImageError("This is a pipe or a device and no file.", path)
                 content = file.read(MAX_BYTES + 1)
         except FileNotFoundError as error:
             raise ImageError("There is no such file.", path) from error
@@ -82,6 +87,10 @@ def read_bytes(source: Path | bytes) -> bytes:
     if len(content) > MAX_BYTES:
         raise ImageError(f"A photo may have at most {MAX_BYTES // 2**20} MB; this one has more.", path)
     return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:
