@@ -29,7 +29,7 @@ demo: .venv/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it a
 test: .venv/ready ## Run the tests
 	$(BIN)/python -m pytest
 
-crash: .venv/ready ## Kill writers at 1,000 random moments, at each step and with strace (an hour)
+crash: .venv/ready ## Kill writers at 1,000 random moments, at each step and with strace (40 minutes)
 	$(BIN)/python -m tests.indexer.crash --trials 1000
 
 check: .venv/ready ## Format, lint, types, imports and the CLI's documentation

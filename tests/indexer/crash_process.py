@@ -37,10 +37,17 @@ class Worker:
         return self._process.pid
 
     def order(self, **order: Any) -> None:
-        """Gives it something to do."""
+        """Gives it something to do.
+
+        Raises:
+            WorkerError: It is dead already.
+        """
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise WorkerError("A worker could not start.") from error
 
     def kill(self) -> None:
         """Ends it at once."""

@@ -108,6 +108,7 @@ def prepare(root: Path) -> State:
 def check_retry(root: Path, before: State) -> None:
     """Each row is as it was or as it shall be; a retry ends as if nothing had been, and leaves nothing half-made."""
     found = state(root / "gallery")
+    assert leftovers(root / "gallery") == []
     index_here(root)
     after = state(root / "gallery")
     assert len(after) == 20
