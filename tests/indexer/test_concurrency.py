@@ -95,7 +95,7 @@ def test_readers_see_whole_commits_and_never_an_older_one(tmp_path: Path) -> Non
     committed: SynchronizedArray[float] = SPAWNED.Array("d", MOST_VERSIONS)
     is_over, news = SPAWNED.Event(), SPAWNED.Queue()
     readers = [
-        SPAWNED.Process(target=read, args=(folder, freshness_s, committed, is_over, news))
+        SPAWNED.Process(target=read, args=(folder, freshness_s, committed, is_over, news), daemon=True)
         for freshness_s in (0.0, DEFAULT_FRESHNESS)
     ]
     for reader in readers:
@@ -145,7 +145,7 @@ def test_of_two_writers_the_second_waits_or_fails_and_nothing_is_lost(tmp_path: 
     barrier, news = SPAWNED.Barrier(2), SPAWNED.Queue()
     for number, who in enumerate("ab"):
         draw_photo(tmp_path / f"{who}.png", number)
-    writers = [SPAWNED.Process(target=write, args=(who, folder, tmp_path, barrier, news)) for who in "ab"]
+    writers = [SPAWNED.Process(target=write, args=(who, folder, tmp_path, barrier, news), daemon=True) for who in "ab"]
     for writer in writers:
         writer.start()
     told = [news.get(timeout=60) for _ in range(2 * ROUNDS)]
@@ -174,7 +174,7 @@ def test_a_lock_lasts_as_long_as_its_process(tmp_path: Path, is_alive: bool) -> 
     folder = tmp_path / "gallery"
     make_store(folder, unit_vectors(3, 4))
     is_held: Synchronized[int] = SPAWNED.Value("i", 0)
-    holder = SPAWNED.Process(target=hold, args=(folder, is_held))
+    holder = SPAWNED.Process(target=hold, args=(folder, is_held), daemon=True)
     holder.start()
     try:
         while not is_held.value:
