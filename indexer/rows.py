@@ -65,7 +65,7 @@ def content_hash_of(content: bytes) -> str:
 def metadata_key(item: CatalogItem) -> int:
     """The 64-bit key of everything about an item but its photo's content and the row that it stood in."""
     image = str(item.image) if isinstance(item.image, Path) else None
-    box = None if item.box is None else [item.box.x, item.box.y, item.box.width, item.box.height]
+    box = _corners(item.box)
     labels = sorted((target, list(names)) for target, names in item.labels.items())
     return key_of(json.dumps([item.item_id, item.product_id, image, labels, box, item.split], ensure_ascii=False))
 
@@ -137,7 +137,7 @@ def _record(row: Row) -> dict[str, Any]:
         "image_bytes": item.image if isinstance(item.image, bytes) else None,
         "targets": [target for target, _ in pairs],
         "labels": [name for _, name in pairs],
-        "box": None if item.box is None else [item.box.x, item.box.y, item.box.width, item.box.height],
+        "box": _corners(item.box),
         "split": item.split,
         "content_hash": row.content_hash,
         "file_size": row.file_size,
@@ -167,6 +167,11 @@ def labels_of(record: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     for target, name in zip(record["targets"] or (), record["labels"] or (), strict=True):
         labels[target] = (*labels.get(target, ()), name)
     return labels
+
+
+def _corners(box: Box | None) -> list[float] | None:
+    """A region as it is stored; whole numbers become what the table gives back."""
+    return None if box is None else [float(value) for value in (box.x, box.y, box.width, box.height)]
 
 
 def box_of(stored: Iterable[float] | None) -> Box | None:
