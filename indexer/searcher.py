@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.exact import exact_search, merge
+from indexer.sketch import Sketch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from indexer.faiss_index import FaissIndex, Positions
     from indexer.snapshot import Snapshot
+
+
+# A tail of more rows is sketched, so that one query need not read all of it; many queries at once do.
+_SKETCHED = 1024
+_TOGETHER = 8
 
 
 class QueryError(ValueError):
@@ -58,6 +64,7 @@ class Searcher:
         self._current = None if current.all() else index.select(np.flatnonzero(current))
         self._tail = np.flatnonzero(self._position_of < 0)
         self._tail_vectors = snapshot.embeddings(self._tail)
+        self._sketch = Sketch(self._tail_vectors) if len(self._tail) > _SKETCHED else None
 
     @property
     def variant(self) -> str:
@@ -118,7 +125,10 @@ class Searcher:
         found = self._search_index(self.index, queries, k, selection)
         if not len(self._tail) and found[0].shape[1] == k:
             return found
-        return merge([self._search_tail(queries, k, selection), found], k)
+        if self._sketch is None or selection is not None or len(queries) > _TOGETHER:
+            return merge([self._search_tail(queries, k, selection), found], k)
+        found = merge([found], k)
+        return merge([self._search_sketch(self._sketch, queries, k, found[1][:, -1]), found], k)
 
     def _search_tail(
         self, queries: NDArray[np.float32], k: int, selection: Selection | None
@@ -126,6 +136,17 @@ class Searcher:
         among = None if selection is None else selection.tail
         found, distances = exact_search(self._tail_vectors, queries, k, among=among)
         return _look_up(self._tail, found), distances
+
+    def _search_sketch(
+        self, sketch: Sketch, queries: NDArray[np.float32], k: int, farthest: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The tail's rows that can take a place among k of which the last is so far, (B,)."""
+        rows, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        for number, query in enumerate(queries):
+            places = sketch.within(query, farthest[number])
+            found, distances[number] = exact_search(sketch.vectors[places], query[None], k)
+            rows[number] = _look_up(self._tail[places], found)
+        return rows, distances
 
     def _search_index(
         self, index: FaissIndex, queries: NDArray[np.float32], k: int, selection: Selection | None
