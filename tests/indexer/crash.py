@@ -236,19 +236,22 @@ def main() -> int:
     trials = plan(scene, times=given.trials, points=given.points, calls=no_strace is None, seed=given.seed)
     trials = [trial for trial in trials if given.only in (None, trial.number)]
     outcomes = []
-    for outcome in run_trials(scene, trials):
-        outcomes.append(outcome)
-        trial = outcome.trial
-        for sentence in outcome.wrong:
-            print(f"Trial {trial.number} ({trial.kind}, {trial.how} {trial.at}): {sentence}", file=sys.stderr)
-        if outcome.wrong:
-            again = " ".join(word for word in sys.argv[1:] if word)
-            print(
-                f"  in {folder}/trial-{trial.number}; again: {parser.prog} {again} --only {trial.number}",
-                file=sys.stderr,
-            )
-        if len(outcomes) % 100 == 0:
-            print(f"{len(outcomes):,} of {len(trials):,} trials", file=sys.stderr)
+    try:
+        for outcome in run_trials(scene, trials):
+            outcomes.append(outcome)
+            trial = outcome.trial
+            for sentence in outcome.wrong:
+                print(f"Trial {trial.number} ({trial.kind}, {trial.how} {trial.at}): {sentence}", file=sys.stderr)
+            if outcome.wrong:
+                again = " ".join(word for word in sys.argv[1:] if word)
+                print(
+                    f"  in {folder}/trial-{trial.number}; again: {parser.prog} {again} --only {trial.number}",
+                    file=sys.stderr,
+                )
+            if len(outcomes) % 100 == 0:
+                print(f"{len(outcomes):,} of {len(trials):,} trials", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Stopped; this is what the trials so far came to.", file=sys.stderr)
     _print_table(outcomes)
     violations = sum(bool(outcome.wrong) for outcome in outcomes)
     print(f"{len(outcomes):,} trials, {violations:,} violations.")
