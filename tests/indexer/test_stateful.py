@@ -1,4 +1,4 @@
-"""A gallery against plain dicts (gallery_model.py): whatever is done to it in whatever order, it holds and answers the same.
+"""A gallery against plain dicts (gallery_model.py): whatever is done to it, it holds the same and answers the same.
 
 This is the gate on every upgrade of LanceDB, Lance and FAISS. `make model` does many more and longer sequences.
 """
@@ -56,7 +56,6 @@ from tests.indexer.gallery_model import (
     duplicates,
     embedding,
     encoder,
-    labels_with_split,
     photo,
     placed,
     refreshed,
@@ -147,7 +146,8 @@ class GalleryMachine(RuleBasedStateMachine):
         self.change_catalog(many)
         self.run({**prune, "rehash": rehash, "variant": variant}, extra)
 
-    @precondition(lambda self: any(isinstance(item.image, Path) for item in self.shelf.catalog.values()))
+    # A build that has seen the file goes by its time too, and only a refresh can be told not to.
+    @precondition(lambda self: not any(self.builds.values()))
     @rule(data=st.data(), number=numbers)
     def rehash_what_looks_the_same(self, data: st.DataObject, number: int) -> None:
         paths = sorted(item.image for item in self.shelf.catalog.values() if isinstance(item.image, Path))
@@ -297,7 +297,7 @@ class GalleryMachine(RuleBasedStateMachine):
     )
     def search(self, data: st.DataObject, kind: str, number: int, k: int, **options: Any) -> None:
         readers = [(Gallery(self.gallery, self.store), self.held.rows), *self.readers]
-        gallery, rows = data.draw(st.sampled_from(readers)) if self.readers else readers[0]
+        gallery, rows = readers[data.draw(st.integers(0, len(readers) - 1))]
         where = data.draw(st.dictionaries(st.sampled_from([*TARGETS, "split"]), wanted_labels, max_size=2))
         options["where"] = where
         known = counts_of(rows)
