@@ -147,7 +147,7 @@ def test_every_key_of_a_finding_is_on_the_page(page, gallery, capsys, monkeypatc
 def test_every_key_of_a_run_is_on_the_page(page, gallery, tmp_path, capsys, monkeypatch):
     from indexer.encoders import LazyEncoder
 
-    monkeypatch.setattr(cli, "_encoder_for", lambda *_: LazyEncoder(FakeEncoder.card, FakeEncoder))
+    monkeypatch.setattr("cli.catalogs.encoder_for", lambda *_: LazyEncoder(FakeEncoder.card, FakeEncoder))
     answer = run(capsys, monkeypatch, "index", tmp_path / "catalog", "--gallery", gallery)
     assert keys_of(answer) == documented(page, "modiste index")
 

@@ -52,7 +52,7 @@ if step in STEPS:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
         return real(*args, **options)
     setattr(place, name, limited)
-with mock.patch("cli._encoder_for", lambda *args: FakeEncoder().lazy):
+with mock.patch("cli.catalogs.encoder_for", lambda *args: FakeEncoder().lazy):
     cli.main()
 """
 

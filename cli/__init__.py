@@ -1,0 +1,70 @@
+"""The `modiste` command. Thin: each command reads its options, calls one package and prints.
+
+Heavy imports live inside the commands, so that `modiste --help` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from cli import catalogs, evaluating, items, searching, upkeep
+
+app = typer.Typer(
+    help="Visual search and labelling for fashion catalogs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+evaluate = typer.Typer(help="Measure how good the answers are.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(evaluate, name="evaluate")
+evaluate.command("neighbours")(evaluating.evaluate_neighbours)
+
+# As `modiste --help` lists them.
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    catalogs.sample,
+    catalogs.encoders,
+    catalogs.index,
+    catalogs.watch,
+    items.add,
+    items.delete,
+    items.relabel,
+    searching.search,
+    searching.duplicates,
+    searching.stats,
+    upkeep.migrate,
+    upkeep.rollback,
+    upkeep.verify,
+    upkeep.repair,
+    upkeep.compact,
+)
+for _command in _COMMANDS:
+    app.command()(_command)
+
+
+def main() -> None:
+    """Runs the command: exit status 0 for success, 1 where it could not be done, 2 for bad input, 130 for Ctrl-C."""
+    try:
+        app(prog_name="modiste")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ValueError as error:
+        _fail(error, 2)
+    except RuntimeError as error:
+        _fail(error, 1)
+    except OSError as error:
+        # A file or folder of the user's own that cannot be read or written.
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"modiste: {place}{error.strerror or error}.", file=sys.stderr)
+        sys.exit(1)
+
+
+def _fail(error: Exception, status: int) -> None:
+    # Our own errors are sentences; any other is a defect, and its place is wanted.
+    if type(error).__module__.split(".")[0] not in ("data", "indexer"):
+        raise error
+    print(f"modiste: {error}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,42 @@
+"""How answers are printed: as JSON, as tables, and labels and figures as text."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data.catalog import CatalogItem
+
+
+def print_json(value: Any) -> None:
+    """JSON as people read it, in the letters that the labels have."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(header: list[str], rows: list[list[Any]]) -> None:
+    """Columns aligned by spaces, whole and uncoloured, so that they can be piped."""
+    cells = [header, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def label_text(item: CatalogItem) -> str:
+    """Labels in a line: baseColour=Blue|White, gender=Men."""
+    return ", ".join(f"{target}={'|'.join(names)}" for target, names in item.labels.items())
+
+
+def plain_labels(item: CatalogItem) -> dict[str, Any]:
+    """Labels as JSON has them: a name, or a list where there are several."""
+    return {target: names[0] if len(names) == 1 else list(names) for target, names in item.labels.items()}
+
+
+def figure(value: float | None, low: float | None, high: float | None) -> tuple[str, str]:
+    """A figure and its interval; dashes where no query counts."""
+    return ("-", "-") if value is None else (f"{value:.4f}", f"{low:.4f} to {high:.4f}")
+
+
+def yes(value: bool) -> str:
+    """What a table says for true and false: yes or no."""
+    return "yes" if value else "no"

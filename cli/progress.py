@@ -1,0 +1,70 @@
+"""Long commands: they say how far they are, and stop when asked to."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C (or SIGTERM) asks to stop after the photos under way; a second one stops at once."""
+    asked = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("Stopping after the photos under way; press Ctrl-C again to stop at once.", file=sys.stderr)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def show_progress() -> Iterator[Callable[[int, int | None, int], None]]:
+    """Rows done, rate and time left on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
+    if not sys.stderr.isatty():
+        yield log_progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]:.0f} photos/s encoded")
+    columns = (BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("index", total=None, rate=0.0)
+        start = time.monotonic()
+
+        def report(done: int, total: int | None, encoded: int) -> None:
+            bar.update(task, completed=done, total=total, rate=encoded / max(1e-3, time.monotonic() - start))
+
+        yield report
+
+
+def log_progress() -> Callable[[int, int | None, int], None]:
+    """Rows done, rate and time left as a line on stderr every ten seconds, from now on."""
+    start = last = time.monotonic()
+
+    def report(done: int, total: int | None, encoded: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < 10:
+            return
+        last = now
+        left = "" if total is None else f" of {total}, {(now - start) * (total - done) / done:.0f} s left"
+        print(f"{done}{left}, {encoded / (now - start):.0f} photos/s encoded", file=sys.stderr, flush=True)
+
+    return report
