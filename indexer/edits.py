@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,8 @@ def parse_labels(assignments: Sequence[str]) -> dict[str, tuple[str, ...]]:
         target, equals, names = text.partition("=")
         is_none = equals and target.strip() and not names.strip()
         for name, given in ({target.strip(): ()} if is_none else parse_where(text)).items():
-            labels[name] = (*labels.get(name, ()), *given)
+            # A label given twice is one label.
+            labels[name] = tuple(dict.fromkeys((*labels.get(name, ()), *given)))
     return labels
 
 
@@ -66,9 +68,9 @@ def add_photos(
     failures: list[Failure] = []
     with writing(folder, wait_s=wait_s):
         if (folder / TABLE).is_dir():
-            gallery = _open(folder)
+            gallery = Gallery(folder, Store(folder, freshness_s=0))
             # A gallery without any labels has no target that a name could be a misspelling of.
-            begins_one = new_targets or not gallery.labels.counts()
+            begins_one = new_targets or not set(gallery.labels.counts()) - {SPLIT}
             _check_targets(gallery, [target for item in items for target in item.labels], begins_one)
             items = [_joined(gallery, item) for item in items]
         repeated = {item.item_id for item in items if sum(item.item_id == other.item_id for other in items) > 1}
@@ -91,8 +93,7 @@ def delete_items(folder: Path, item_ids: Sequence[str], *, wait_s: float = 0.0) 
         EditError: The gallery lacks one of them; none was deleted.
         StoreError: Another writer, or no room on the disk.
     """
-    with writing(folder, wait_s=wait_s):
-        gallery = _open(folder)
+    with _editing(folder, wait_s) as gallery:
         rows = gallery.rows_of(item_ids)
         unknown = [item_id for item_id, row in zip(item_ids, rows, strict=True) if row < 0]
         if unknown:
@@ -121,8 +122,7 @@ def relabel_item(
         EditError: No such item or target.
         StoreError: Another writer, or no room on the disk.
     """
-    with writing(folder, wait_s=wait_s):
-        gallery = _open(folder)
+    with _editing(folder, wait_s) as gallery:
         stored = _stored(gallery, item_id)
         _check_targets(gallery, labels, new_targets)
         kept = {target: names for target, names in stored.item.labels.items() if target not in labels}
@@ -142,16 +142,20 @@ def forget_corrections(folder: Path, item_id: str, *, wait_s: float = 0.0) -> Ca
         EditError: No such item.
         StoreError: Another writer, or no room on the disk.
     """
-    with writing(folder, wait_s=wait_s):
-        gallery = _open(folder)
+    with _editing(folder, wait_s) as gallery:
         stored = _stored(gallery, item_id)
         # No record has this key, so the catalog's will differ.
         gallery.store.upsert([replace(stored, metadata_key=0, corrected=())])
     return stored.item
 
 
-def _open(folder: Path) -> Gallery:
-    return Gallery(folder, Store(folder, freshness_s=0))
+@contextmanager
+def _editing(folder: Path, wait_s: float) -> Iterator[Gallery]:
+    """A gallery that is there, with its writing place held."""
+    # Before the lock, which would make a folder of a misspelt name.
+    store = Store(folder, freshness_s=0)
+    with writing(folder, wait_s=wait_s):
+        yield Gallery(folder, store)
 
 
 def _stored(gallery: Gallery, item_id: str) -> Row:
