@@ -62,8 +62,12 @@ def modiste(*arguments: object) -> Done:
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     """Starts the command in a process of its own."""
+    return start_python("-m", "cli", *arguments, **environment)
+
+
+def start_python(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "cli", *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
@@ -710,7 +714,7 @@ def test_the_encoder_is_changed_and_changed_back(shop, own_gallery):
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run that hangs in the middle of its catalog, at a photo that is a pipe into which nobody writes yet."""
+    """A run that hangs in the middle of its catalog, at a photo that is read only once a pipe is written to."""
 
     process: subprocess.Popen[str]
     catalog: Path
@@ -732,31 +736,40 @@ class Waiting:
 @contextmanager
 def _waiting(shop: Shop, folder: Path) -> Iterator[Waiting]:
     """Every moment of such a run is chosen by the test, so none has to be guessed."""
-    catalog, gallery, pipe = folder / "catalog", folder / "gallery", folder / "catalog" / "pipe.jpg"
+    catalog, gallery, pipe = folder / "catalog", folder / "gallery", folder / "pipe"
     shutil.copytree(shop.catalog / "images", catalog)
     photos = sorted(catalog.iterdir())
     os.mkfifo(pipe)
     # More photos than can be under way at once (indexer.encoding), however many cores there are.
     count = CHUNK * (2 * (cpu_count() + 1) + 6)
     names = [photos[number % len(photos)].name for number in range(count)]
-    names[CHUNK + 4] = pipe.name
+    held = catalog / "held.jpg"
+    shutil.copy(photos[0], held)
+    names[CHUNK + 4] = held.name
     rows = "".join(f"{number:05},{name}\n" for number, name in enumerate(names))
     (catalog / "items.csv").write_text("item_id,image\n" + rows)
-    process = start("index", catalog, "--gallery", gallery, "--encoder", EMBEDDED)
+    run = ("-c", HELD.format(pipe=str(pipe)), "index", catalog, "--gallery", gallery, "--encoder", EMBEDDED)
+    process = start_python(*run)
     try:
         writer = _open_once_it_is_read(pipe, process)
-
-        def release() -> None:
-            content = photos[0].read_bytes()
-            with open(writer, "wb") as file:  # noqa: PTH123 - a descriptor
-                file.write(content)
-            pipe.unlink()
-            pipe.write_bytes(content)
-
-        yield Waiting(process, catalog, gallery, count, release)
+        yield Waiting(process, catalog, gallery, count, lambda: os.close(writer))
     finally:
         process.kill()
         process.communicate()
+
+
+HELD = """
+from pathlib import Path
+import cli
+from indexer import encoding
+read_bytes = encoding.read_bytes
+def held(image):
+    if Path(image).name == "held.jpg":
+        Path({pipe!r}).read_bytes()
+    return read_bytes(image)
+encoding.read_bytes = held
+cli.main()
+"""
 
 
 def _open_once_it_is_read(pipe: Path, process: subprocess.Popen[str]) -> int:
