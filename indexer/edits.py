@@ -153,9 +153,9 @@ def forget_corrections(folder: Path, item_id: str, *, wait_s: float = 0.0) -> Ca
 def _editing(folder: Path, wait_s: float) -> Iterator[Gallery]:
     """A gallery that is there, with its writing place held."""
     # Before the lock, which would make a folder of a misspelt name.
-    store = Store(folder, freshness_s=0)
+    Store(folder)
     with writing(folder, wait_s=wait_s):
-        yield Gallery(folder, store)
+        yield Gallery(folder, Store(folder, freshness_s=0))
 
 
 def _stored(gallery: Gallery, item_id: str) -> Row:
