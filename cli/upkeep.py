@@ -115,10 +115,13 @@ def compact(
     done = merge(gallery, keep_hours=keep_hours, forget_previous=forget_previous, wait_s=wait)
     if as_json:
         return print_json(asdict(done))
-    return print(
+    print(
         f"{done.items} items; versions: {done.versions_before} before, {done.versions_after} now; on disk: "
         f"{done.bytes_before / 2**20:.1f} MiB before, {done.bytes_after / 2**20:.1f} MiB now; {done.variant} search."
     )
+    if done.versions_after > 1:
+        print("Versions that were replaced within the last hours are kept, for who is reading them: --keep-hours.")
+    return None
 
 
 def _report_change(done: Migration, gallery: Path, as_json: bool) -> None:
