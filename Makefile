@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 DEMO := artifacts/demo
 
-.PHONY: help setup demo test crash check fix bench
+.PHONY: help setup demo test model crash check fix bench
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -28,6 +28,9 @@ demo: .venv/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it a
 
 test: .venv/ready ## Run the tests
 	$(BIN)/python -m pytest
+
+model: .venv/ready ## Compare a gallery with a plain dict over 1,000 long random sequences (30 minutes)
+	MODISTE_MODEL_EXAMPLES=1000 $(BIN)/python -m pytest tests/indexer/test_stateful.py
 
 crash: .venv/ready ## Kill writers at 1,000 random moments, at each step and with strace (40 minutes)
 	$(BIN)/python -m tests.indexer.crash --trials 1000
