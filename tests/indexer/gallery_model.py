@@ -17,7 +17,8 @@ from data.catalog import BadRow, Box, CatalogItem, Labels
 from data.images import ImageError, read_pixels
 from indexer.filters import SPLIT, Where
 from indexer.gallery import Neighbour
-from indexer.rows import content_hash_of
+from indexer.rows import ITEM_COLUMNS, STATE_COLUMNS, checksum, content_hash_of, item_of, metadata_key, vector_key
+from indexer.snapshot import Snapshot
 from tests.indexer.fakes import FakeEncoder, histogram, noise, noise_encoder
 
 # The two encoders that a gallery changes between, by number.
@@ -161,6 +162,22 @@ def counts_of(rows: Rows) -> dict[str, dict[str, int]]:
 def labels_with_split(item: CatalogItem) -> Labels:
     """The labels that a filter sees."""
     return {**item.labels, **({SPLIT: (item.split,)} if item.split else {})}
+
+
+def check_rows(snapshot: Snapshot, rows: Rows) -> None:
+    """A version holds these items, each once and whole."""
+    records = snapshot.columns(*ITEM_COLUMNS, *STATE_COLUMNS).to_pylist()
+    assert sorted(record["item_id"] for record in records) == sorted(rows)
+    assert len(snapshot) == len(rows)
+    for record, vector in zip(records, snapshot.embeddings(), strict=True):
+        held = rows[record["item_id"]]
+        assert item_of(record) == held.item
+        assert record["content_hash"] == held.content_hash
+        assert frozenset(record["corrected"]) == held.corrected
+        assert record["metadata_key"] == (0 if held.record is None else metadata_key(held.record))
+        np.testing.assert_array_equal(vector, held.vector)
+        assert record["vector_key"] == vector_key(held.item.item_id, held.vector)
+        assert record["checksum"] == checksum({**record, "embedding": vector})
 
 
 def check_answer(
