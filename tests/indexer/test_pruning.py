@@ -124,10 +124,11 @@ def test_a_folder_that_could_not_be_listed_removes_nothing(world: World) -> None
 
 def test_other_bad_rows_do_not_keep_from_pruning(world: World) -> None:
     root = world.folder / "shop"
-    root.mkdir()
+    (root / "shards").mkdir(parents=True)
     (root / "list.csv").touch()
-    # A row of a file, a photo that is none, and a note about the whole catalog.
-    bad = [BadRow(root, 3, "x"), BadRow(root / "list.csv", None, "x"), BadRow(root, None, "x")]
+    # A row of a file or of a folder of files, a photo that is none, and a note about the whole catalog.
+    rows = [BadRow(root, 3, "x"), BadRow(root / "shards", 3, "x")]
+    bad = [*rows, BadRow(root / "list.csv", None, "x"), BadRow(root, None, "x")]
     world.rows[5:] = bad
     run_in(world, root, prune=True)
     check_gallery(world)
