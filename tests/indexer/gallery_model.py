@@ -248,7 +248,7 @@ class Shelf:
         """Changes the catalog by a record and the number of a photo; an item that is not there is put there."""
         item_id, known = given.item_id, self.catalog.get(given.item_id)
         path = known.image if known is not None and isinstance(known.image, Path) else None
-        if known is None or kind == "put" or (path is None and kind != "record"):
+        if known is None or kind == "put" or (path is None and kind not in ("record", "box", "split")):
             self.catalog[item_id] = replace(given, image=self.write(photo(number)))
         elif kind == "bytes":
             self.catalog[item_id] = replace(known, image=photo(number))
@@ -256,8 +256,8 @@ class Shelf:
             del self.catalog[item_id]
         elif kind == "record":
             self.catalog[item_id] = replace(given, image=known.image, box=known.box)
-        elif kind == "box":
-            self.catalog[item_id] = replace(known, box=given.box)
+        elif kind in ("box", "split"):
+            self.catalog[item_id] = replace(known, **{kind: getattr(given, kind)})
         elif path is not None and (kind == "photo" or not path.exists()):
             self.write(photo(number), path)
         elif path is not None:

@@ -64,7 +64,7 @@ from tests.indexer.gallery_model import (
 # `make model` sets it.
 EXAMPLES = int(os.environ.get("MODISTE_MODEL_EXAMPLES", "0"))
 SETTINGS = settings(
-    max_examples=EXAMPLES or 50,
+    max_examples=EXAMPLES or 40,
     stateful_step_count=50 if EXAMPLES else 25,
     derandomize=not EXAMPLES,
     database=None,
@@ -96,7 +96,9 @@ records = st.builds(
     split=st.sampled_from(SPLITS),
 )
 changes = st.tuples(
-    st.sampled_from(["put", "photo", "photo", "touch", "rename", "record", "box", "bytes", "drop", "break", "lose"]),
+    st.sampled_from(
+        ["put", "photo", "photo", "touch", "rename", "record", "split", "box", "bytes", "drop", "break", "lose"]
+    ),
     records,
     st.sampled_from([*range(PHOTOS), BROKEN, NO_PHOTO]),
 )
