@@ -29,8 +29,8 @@ demo: .venv/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it a
 test: .venv/ready ## Run the tests
 	$(BIN)/python -m pytest
 
-model: .venv/ready ## Compare a gallery with a plain dict over 1,000 long random sequences (30 minutes)
-	MODISTE_MODEL_EXAMPLES=1000 $(BIN)/python -m pytest tests/indexer/test_stateful.py
+model: .venv/ready ## Compare a gallery with a plain dict over 800 long random sequences (30 minutes)
+	MODISTE_MODEL_EXAMPLES=800 $(BIN)/python -m pytest tests/indexer/test_stateful.py
 
 crash: .venv/ready ## Kill writers at 1,000 random moments, at each step and with strace (40 minutes)
 	$(BIN)/python -m tests.indexer.crash --trials 1000
