@@ -261,10 +261,23 @@ class _Change:
         if self._encoder is None:
             return
         options = self._options
-        run = RunOptions(progress=options.progress, is_stopped=options.is_stopped, prune=True, force_prune=True)
+        run = RunOptions(
+            progress=options.progress,
+            is_stopped=options.is_stopped,
+            rehash=self._has_other_photos(old),
+            prune=True,
+            force_prune=True,
+        )
         summary = refresh(_catalog_of(old), self._build, self._encoder, run)
         self._report.encoded += summary.added + summary.changed
         self._report.interrupted |= summary.interrupted
+
+    def _has_other_photos(self, old: Snapshot) -> bool:
+        """Whether a photo of the build is not the gallery's, so that the times of files may have told the same."""
+        if not (self._build / TABLE).is_dir():
+            return False
+        new = Store(self._build, freshness_s=0).snapshot()
+        return bool((find_places(old, new) != find_places(old, new, same_photo=True)).any())
 
     def _is_stopped(self) -> bool:
         self._report.interrupted |= self._options.is_stopped()

@@ -323,6 +323,23 @@ def test_a_worse_encoder_is_refused_and_taken_by_force_without_encoding_again(go
     assert is_wholly_of(good.gallery, noise)
 
 
+def test_another_photo_of_the_same_size_and_time_is_seen_once_the_gallery_has_seen_it(good, histograms, noise):
+    good.migrate(noise)
+    path = good.items[2].image
+    assert isinstance(path, Path)
+    other = path.with_name("other.png")
+    size = path.stat().st_size
+    draws = (draw_photo(other, seed).read_bytes() for seed in range(99))
+    content = next(drawn for drawn in draws if len(drawn) < size)
+    # What follows a PNG's end is not looked at.
+    path.write_bytes(content.ljust(size, b"\0"))
+    os.utime(path, (10**9, 10**9))
+    assert good.index(histograms, rehash=True).changed == 1
+    assert good.migrate(noise, force=True).encoded == 1
+    assert is_wholly_of(good.gallery, noise)
+    assert good.index(noise, rehash=True).unchanged == COUNT
+
+
 def test_without_labels_it_cannot_be_judged(world, noise, histograms):
     world.items = [replace(one, labels={}) for one in world.items]
     world.index(noise)
