@@ -195,6 +195,8 @@ class Store:
             for path in leftovers_of(self.table_folder):
                 # Lance passes over what it was writing when it was killed.
                 path.unlink(missing_ok=True)
+            # Empty: what was made there is the gallery.
+            shutil.rmtree(self.folder / CREATING, ignore_errors=True)
             self._sync()
             if self.checksums.missing():
                 self.checksums.rewrite()

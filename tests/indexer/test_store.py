@@ -438,6 +438,13 @@ def test_the_vector_key_is_of_item_and_vector() -> None:
     assert len(keys) == 2 * len(VECTORS)
 
 
+def test_what_a_creation_that_was_killed_at_its_end_left_goes_with_a_compaction(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "gallery", VECTORS[:3])
+    (store.folder / ".creating").mkdir()
+    store.compact()
+    assert not (store.folder / ".creating").exists()
+
+
 def test_a_creation_that_was_killed_is_begun_anew(tmp_path: Path) -> None:
     """What a kill before the rename leaves is no gallery, and no obstacle to one."""
     (tmp_path / "gallery" / ".creating" / "items.lance" / "data").mkdir(parents=True)
