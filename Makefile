@@ -51,3 +51,4 @@ bench: .venv/ready ## Print every table of docs/benchmarks.md (an hour; wants ..
 	$(BIN)/python -m bench.index
 	$(BIN)/python -m bench.quality
 	$(BIN)/python -m bench.search
+	$(BIN)/python -m bench.refresh
