@@ -14,8 +14,8 @@ from indexer.faiss_index import FAISS_FOLDER, FaissIndex, choose_variant
 if TYPE_CHECKING:
     from indexer.snapshot import Snapshot
 
-# Rows that the index lacks are searched exactly, which up to this share of the rows takes a third longer than without any;
-# a larger gallery feels it at a smaller share, hence the numbers (rows x dimension) as well (bench/refresh.py).
+# Rows that the index lacks are searched exactly, which up to this share of the rows takes a third longer than none; a
+# larger gallery feels it at a smaller share, hence the numbers (rows x dimension) as well (bench/refresh.py).
 TAIL_SHARE = 0.05
 TAIL_NUMBERS = 2**22
 # Share of its vectors that may be gone from the table: they are walked through in vain, and only building drops them.
