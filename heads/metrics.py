@@ -104,8 +104,7 @@ def accuracy(truth: Integers, predicted: Integers) -> float:
     Raises:
         MetricError: Wrong shape, type or range.
     """
-    _check_truth(truth)
-    _check_predicted(truth, predicted)
+    _check_labels(truth, predicted)
     return _mean(truth == predicted)
 
 
@@ -172,8 +171,7 @@ def confusion_matrix(truth: Integers, predicted: Integers, class_count: int) -> 
     Raises:
         MetricError: Wrong shape, type or range.
     """
-    _check_truth(truth, class_count)
-    _check_predicted(truth, predicted, class_count)
+    _check_labels(truth, predicted, class_count)
     known = truth >= 0
     cells = truth[known].astype(np.int64) * class_count + predicted[known]
     # (C * C,) -> (C, C)
@@ -192,7 +190,12 @@ def normalise_confusion(matrix: Counts) -> Floats:
     Raises:
         MetricError: Not square, not integer, or below 0.
     """
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not _is_integer(matrix) or (matrix < 0).any():
+    if (
+        matrix.ndim != 2
+        or matrix.shape[0] != matrix.shape[1]
+        or not np.issubdtype(matrix.dtype, np.signedinteger)
+        or (matrix < 0).any()
+    ):
         raise MetricError(f"A confusion matrix is (C, C) counts of 0 or more; got {matrix.dtype} {matrix.shape}.")
     return _divide(matrix, matrix.sum(axis=1, keepdims=True))
 
@@ -208,8 +211,7 @@ def label_scores(truth: Integers, predicted: Integers, class_count: int) -> Labe
     Raises:
         MetricError: Wrong shape, type or range.
     """
-    _check_truth(truth, class_count)
-    _check_predicted(truth, predicted, class_count)
+    _check_labels(truth, predicted, class_count)
     right = np.bincount(truth[truth == predicted], minlength=class_count)
     support = np.bincount(truth[truth >= 0], minlength=class_count)
     return _scores(right, support, np.bincount(predicted, minlength=class_count))
@@ -321,7 +323,7 @@ def multi_label_scores(truth: Bools, predicted: Bools) -> LabelScores:
     Raises:
         MetricError: Wrong shape or type.
     """
-    _check_tables(truth, predicted)
+    _check_tables(truth=truth, predicted=predicted)
     return _scores((truth & predicted).sum(axis=0), truth.sum(axis=0), predicted.sum(axis=0))
 
 
@@ -338,9 +340,9 @@ def micro_f1(truth: Bools, predicted: Bools) -> float:
     Raises:
         MetricError: Wrong shape or type.
     """
-    _check_tables(truth, predicted)
-    total = np.array(truth.sum() + predicted.sum())
-    return float(_divide(2 * np.array((truth & predicted).sum()), total))
+    _check_tables(truth=truth, predicted=predicted)
+    total = int(truth.sum() + predicted.sum())
+    return 2 * int((truth & predicted).sum()) / total if total else float("nan")
 
 
 def exact_match(truth: Bools, predicted: Bools) -> float:
@@ -356,7 +358,7 @@ def exact_match(truth: Bools, predicted: Bools) -> float:
     Raises:
         MetricError: Wrong shape or type.
     """
-    _check_tables(truth, predicted)
+    _check_tables(truth=truth, predicted=predicted)
     return _mean((truth == predicted).all(axis=1))
 
 
@@ -373,8 +375,10 @@ def multi_label_log_loss(truth: Bools, probabilities: Probabilities) -> float:
     Raises:
         MetricError: Wrong shape, type or range.
     """
+    _check_tables(truth=truth)
     _check_unit_range("probabilities", probabilities)
-    _check_tables(truth, probabilities=probabilities)
+    if probabilities.shape != truth.shape:
+        raise MetricError(f"'probabilities' must be of the shape of 'truth', {truth.shape}; got {probabilities.shape}.")
     return _mean(_minus_log(np.where(truth, probabilities, 1 - probabilities)))
 
 
@@ -397,18 +401,19 @@ def _wilson(successes: Counts, trials: Counts, confidence: float) -> tuple[Float
         raise MetricError(f"'confidence' must be above 0 and below 1, for example 0.95; got {confidence}.")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     failures = trials - successes
-    centre = _divide(successes + z**2 / 2, trials + z**2, where=trials > 0)
-    half = _divide(z * np.sqrt(_divide(successes * failures, trials) + z**2 / 4), trials + z**2, where=trials > 0)
+    count = np.where(trials > 0, trials, np.nan)
+    centre = (successes + z**2 / 2) / (count + z**2)
+    half = z * np.sqrt(successes * failures / count + z**2 / 4) / (count + z**2)
     # Exactly 0 and 1 at the ends, where rounding would leave a little more or less.
     low = np.where((successes == 0) & (trials > 0), 0.0, centre - half)
     high = np.where((failures == 0) & (trials > 0), 1.0, centre + half)
     return low, high
 
 
-def _divide(numerator: NDArray[Any], denominator: NDArray[Any], where: Bools | None = None) -> Floats:
-    """The quotient, nan where the denominator is zero or where told so."""
-    quotient: Floats = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
-    np.divide(numerator, denominator, out=quotient, where=denominator > 0 if where is None else where)
+def _divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+    """The quotient, nan where the denominator is zero."""
+    quotient: Floats = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
     return quotient
 
 
@@ -424,34 +429,23 @@ def _minus_log(probabilities: Probabilities) -> Floats:
     return logarithms
 
 
-def _is_integer(values: NDArray[Any]) -> bool:
-    return np.issubdtype(values.dtype, np.signedinteger)
+def _check_labels(truth: Integers, predicted: Integers, class_count: int | None = None) -> None:
+    """Raise MetricError unless both are class numbers of the same queries."""
+    _check_class_numbers("truth", truth, UNKNOWN, class_count)
+    _check_class_numbers("predicted", predicted, 0, class_count)
+    if len(truth) != len(predicted):
+        raise MetricError(f"There are {len(truth)} true labels and {len(predicted)} predicted ones; give one a query.")
 
 
-def _check_truth(truth: Integers, class_count: int | None = None) -> None:
-    """Raise MetricError unless `truth` is (Q,) of whole numbers -1..class_count - 1."""
+def _check_class_numbers(name: str, numbers: Integers, lowest: int, class_count: int | None) -> None:
+    """Raise MetricError unless `numbers` is (Q,) of whole numbers lowest..class_count - 1."""
     if class_count is not None and class_count < 1:
         raise MetricError(f"There must be 1 label or more; got {class_count}.")
-    if truth.ndim != 1 or not _is_integer(truth):
-        raise MetricError(f"'truth' must be (queries,) int64 class numbers; got {truth.dtype} {truth.shape}.")
-    if truth.size and (truth.min() < UNKNOWN or (class_count is not None and truth.max() >= class_count)):
-        last = "the number of labels less 1" if class_count is None else class_count - 1
-        raise MetricError(
-            f"'truth' must be 0 to {last}, or -1 for a label that the head does not know; "
-            f"got {truth.min()} to {truth.max()}."
-        )
-
-
-def _check_predicted(truth: Integers, predicted: Integers, class_count: int | None = None) -> None:
-    """Raise MetricError unless `predicted` is whole numbers 0..class_count - 1 of the shape of `truth`."""
-    if predicted.shape != truth.shape or not _is_integer(predicted):
-        raise MetricError(
-            f"'predicted' must be an int64 class number for each of {len(truth)} queries; "
-            f"got {predicted.dtype} {predicted.shape}."
-        )
-    if predicted.size and (predicted.min() < 0 or (class_count is not None and predicted.max() >= class_count)):
-        last = "the number of labels less 1" if class_count is None else class_count - 1
-        raise MetricError(f"'predicted' must be 0 to {last}; got {predicted.min()} to {predicted.max()}.")
+    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.signedinteger):
+        raise MetricError(f"'{name}' must be (queries,) int64 class numbers; got {numbers.dtype} {numbers.shape}.")
+    if numbers.size and (numbers.min() < lowest or (class_count is not None and numbers.max() >= class_count)):
+        wanted = f"{lowest} or more" if class_count is None else f"{lowest} to {class_count - 1}"
+        raise MetricError(f"'{name}' must be {wanted}; got {numbers.min()} to {numbers.max()}.")
 
 
 def _check_probabilities(truth: Integers, probabilities: Probabilities) -> None:
@@ -459,7 +453,7 @@ def _check_probabilities(truth: Integers, probabilities: Probabilities) -> None:
     if probabilities.ndim != 2:
         raise MetricError(f"'probabilities' must be (queries, labels); got shape {probabilities.shape}.")
     _check_unit_range("probabilities", probabilities)
-    _check_truth(truth, probabilities.shape[1])
+    _check_class_numbers("truth", truth, UNKNOWN, probabilities.shape[1])
     if len(truth) != len(probabilities):
         raise MetricError(f"There are {len(truth)} true labels and probabilities of {len(probabilities)} queries.")
 
@@ -480,14 +474,9 @@ def _check_bools(shape: tuple[int, ...], **tables: NDArray[Any]) -> None:
             raise MetricError(f"'{name}' must be bool of shape {shape}; got {table.dtype} {table.shape}.")
 
 
-def _check_tables(truth: Bools, predicted: Bools | None = None, probabilities: Probabilities | None = None) -> None:
-    """Raise MetricError unless all that is given is (Q, C) for the same queries and labels, and bool but the last."""
-    other = predicted if probabilities is None else probabilities
-    assert other is not None
-    if truth.ndim != 2 or truth.dtype != np.bool_ or truth.shape != other.shape:
-        raise MetricError(
-            f"Several labels a query are two tables (queries, labels) of one shape, the truth bool; "
-            f"got {truth.dtype} {truth.shape} and {other.dtype} {other.shape}."
-        )
-    if predicted is not None:
-        _check_bools(truth.shape, predicted=predicted)
+def _check_tables(**tables: Bools) -> None:
+    """Raise MetricError unless every table is (Q, C) bool, all of one shape."""
+    shape = next(iter(tables.values())).shape
+    if len(shape) != 2:
+        raise MetricError(f"Several labels a query are (queries, labels) bool; got shape {shape}.")
+    _check_bools(shape, **tables)
