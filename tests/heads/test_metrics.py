@@ -94,6 +94,9 @@ def test_the_wilson_interval_of_none_of_all_and_of_nothing():
     assert low == 0
     assert high == pytest.approx(0.277533, abs=1e-6)
     assert wilson_interval(10, 10) == (pytest.approx(1 - 0.277533, abs=1e-6), 1)
+    # Some of these are not exact by the formula alone.
+    assert {wilson_interval(0, count)[0] for count in range(1, 100)} == {0}
+    assert {wilson_interval(count, count)[1] for count in range(1, 100)} == {1}
     assert all(math.isnan(end) for end in wilson_interval(0, 0))
 
 
@@ -180,6 +183,9 @@ def test_reliability_and_calibration_error_in_four_bins():
     np.testing.assert_allclose(table.accuracy, [np.nan, 0.5, 0.4, 1])
     # The gaps are 0.025, 0.25 and 0.15, of 2, 5 and 1 queries: 0.05 + 1.25 + 0.15 = 1.45 by 8.
     assert calibration_error(confidence, TRUTH == PREDICTED, bins=4) == pytest.approx(1.45 / 8)
+    # In fifteen bins only 0.60 and 0.55 share one, both wrong, so each photo counts by itself.
+    expected = (0.25 + 0.35 + 0.5 + 0.15 + 0.6 + 0.45 + 0.7 + 0.55) / 8
+    assert calibration_error(confidence, TRUTH == PREDICTED) == pytest.approx(expected)
 
 
 def test_the_ends_of_the_scale_are_in_a_bin():
@@ -347,6 +353,7 @@ SURE = np.array([0.5, 0.7])
         (lambda: accuracy(TRUTH, TRUTH), "'predicted' must be 0 or more; got -1 to 2"),
         (lambda: accuracy(TRUTH - 1, PREDICTED), "'truth' must be -1 or more; got -2 to 1"),
         (lambda: accuracy(np.array(["dress"]), np.array([0])), r"'truth' must be .* got <U5 \(1,\)"),
+        (lambda: accuracy(PREDICTED.astype(np.uint64), PREDICTED), r"'truth' must be .* got uint64 \(8,\)"),
         (lambda: confusion_matrix(TRUTH, PREDICTED, 2), r"'truth' must be -1 to 1; got -1 to 2"),
         (lambda: confusion_matrix(TRUTH.clip(max=0), PREDICTED, 1), r"'predicted' must be 0 to 0; got 0 to 1"),
         (lambda: confusion_matrix(TRUTH, PREDICTED, 0), "1 label or more; got 0"),
