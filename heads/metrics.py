@@ -136,7 +136,7 @@ def top_k_accuracy(truth: Integers, probabilities: Probabilities, k: int) -> flo
 
 
 def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval in which a share would fall with other queries of the same kind.
+    """The lowest and highest share of which so many successes are still within chance.
 
     Args:
         successes: 0..trials.
