@@ -404,10 +404,9 @@ def _wilson(successes: Counts, trials: Counts, confidence: float) -> tuple[Float
     count = np.where(trials > 0, trials, np.nan)
     centre = (successes + z**2 / 2) / (count + z**2)
     half = z * np.sqrt(successes * failures / count + z**2 / 4) / (count + z**2)
-    # Exactly 0 and 1 at the ends, where rounding would leave a little more or less.
-    low = np.where((successes == 0) & (trials > 0), 0.0, centre - half)
+    # Without failures it is 1, which rounding may miss. Without successes it is 0 as it stands, since the root is z / 2.
     high = np.where((failures == 0) & (trials > 0), 1.0, centre + half)
-    return low, high
+    return centre - half, high
 
 
 def _divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:

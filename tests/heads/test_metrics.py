@@ -94,9 +94,9 @@ def test_the_wilson_interval_of_none_of_all_and_of_nothing():
     assert low == 0
     assert high == pytest.approx(0.277533, abs=1e-6)
     assert wilson_interval(10, 10) == (pytest.approx(1 - 0.277533, abs=1e-6), 1)
-    # Some of these are not exact by the formula alone.
-    assert {wilson_interval(0, count)[0] for count in range(1, 100)} == {0}
-    assert {wilson_interval(count, count)[1] for count in range(1, 100)} == {1}
+    for level in (0.5, 0.9, 0.95, 0.999):
+        assert {wilson_interval(0, count, confidence=level)[0] for count in range(1, 100)} == {0}
+        assert {wilson_interval(count, count, confidence=level)[1] for count in range(1, 100)} == {1}
     assert all(math.isnan(end) for end in wilson_interval(0, 0))
 
 
