@@ -404,7 +404,7 @@ def _wilson(successes: Counts, trials: Counts, confidence: float) -> tuple[Float
     count = np.where(trials > 0, trials, np.nan)
     centre = (successes + z**2 / 2) / (count + z**2)
     half = z * np.sqrt(successes * failures / count + z**2 / 4) / (count + z**2)
-    # Without failures it is 1, which rounding may miss. Without successes it is 0 as it stands, since the root is z / 2.
+    # Without failures it is 1, which rounding may miss; without successes the root is z / 2, and the low end exactly 0.
     high = np.where((failures == 0) & (trials > 0), 1.0, centre + half)
     return centre - half, high
 
