@@ -138,3 +138,10 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities, each by itself, of logits of any shape; no overflow for large ones."""
     probabilities: NDArray[np.float32] = np.exp(-np.logaddexp(0, -logits))
     return probabilities
+
+
+def one_hot(numbers: NDArray[np.int64], class_count: int) -> NDArray[np.bool_]:
+    """(N, C) bool of class numbers (N,)."""
+    truth = np.zeros((len(numbers), class_count), bool)
+    truth[np.arange(len(numbers)), numbers] = True
+    return truth

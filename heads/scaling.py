@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heads.head import check_query
+from heads.head import check_query, one_hot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Chosen on training photos of both datasets (docs/experiments.md): 1 to 10 and 256 or more are nearly alike.
 SHRINKAGE = 3.0
 DIMENSION = 512
+_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,41 +39,38 @@ class Scaling:
         shrinkage: float = SHRINKAGE,
         dimension: int = DIMENSION,
     ) -> Scaling:
-        """The scaling under which the covariance within labels is nearly the identity.
+        """The scaling under which the covariance within labels, plus a share of the identity, is the identity.
 
-        Each principal direction of that covariance, of variance v, is divided by the root of `v + shrinkage * mean(v)`,
-        so that directions of no variance are not blown up. What is left is turned so that the first features have
-        the largest variance, and the last are dropped. For several labels an item there is no covariance within
-        labels, and the whole one takes its place.
+        The share is `shrinkage` times the mean variance, so that directions of no variance are not blown up. The
+        features are turned so that the first have the largest variance in all, and the last are dropped. For several
+        labels an item there is no covariance within labels, and the whole one takes its place.
 
         Args:
             embeddings: (N, D) float32.
             y: (N,) int class numbers from 0, or (N, C) bool.
-            shrinkage: 0 or more; the more, the less is changed.
+            shrinkage: Above 0; the more, the less is changed.
             dimension: The most features to keep.
 
         Source: within-class covariance normalisation, Hatch, Kajarekar, Stolcke (Interspeech 2006).
         """
+        from scipy.linalg import eigh
+
         mean = embeddings.mean(axis=0)
-        centred = embeddings - mean
-        # (D, D), scatter in all, less that of the label means
-        total = centred.T @ centred / len(centred)
-        within = total
+        total = _scatter(embeddings, mean)
+        within = total.copy()
         if y.ndim == 1:
             counts = np.bincount(y)
-            known = counts > 0
-            sums = np.zeros((len(counts), centred.shape[1]), np.float32)
-            np.add.at(sums, y, centred)
-            means = sums[known] / counts[known, None]
-            within = total - (means.T * (counts[known] / len(y))) @ means
-        del centred
-        variances, directions = np.linalg.eigh(within)
-        variances = variances.clip(0)
-        floor = max(shrinkage * variances.mean(), 1e-12)
-        whitening = directions / np.sqrt(variances + floor)
-        _, rotation = np.linalg.eigh(whitening.T @ total @ whitening)
-        kept = rotation[:, ::-1][:, :dimension]
-        return cls(mean.astype(np.float32), np.ascontiguousarray(whitening @ kept, np.float32))
+            # (C, D), the label means less the whole one, weighed by how often they occur
+            means = one_hot(y, len(counts)).T.astype(np.float32) @ embeddings / counts.clip(min=1)[:, None] - mean
+            means = (means * np.sqrt(counts / len(y))[:, None]).astype(np.float32)
+            within -= means.T @ means
+        width = len(mean)
+        within[np.diag_indices(width)] += max(shrinkage * np.trace(within) / width, 1e-12)
+        kept = (max(0, width - dimension), width - 1)
+        _, directions = eigh(
+            total, within, subset_by_index=kept, overwrite_a=True, overwrite_b=True, check_finite=False
+        )
+        return cls(mean, np.ascontiguousarray(directions[:, ::-1], np.float32))
 
     def transform(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """The features, (B, E), of (B, D) embeddings.
@@ -84,3 +82,13 @@ class Scaling:
         features: NDArray[np.float32] = embeddings @ self.projection
         features -= self.mean @ self.projection
         return features
+
+
+def _scatter(embeddings: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean outer product, (D, D), of embeddings less their mean; a part at a time, for want of memory."""
+    scatter = np.zeros((len(mean), len(mean)), np.float32)
+    for start in range(0, len(embeddings), _ROWS):
+        centred = embeddings[start : start + _ROWS] - mean
+        scatter += centred.T @ centred
+    scatter /= len(embeddings)
+    return scatter

@@ -1,0 +1,140 @@
+"""The ensemble head: a weighted mean of what calibrated heads say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from heads.calibration import apply_temperature, fit_temperature
+from heads.folds import assign_folds
+from heads.head import Head, HeadError, one_hot
+from heads.knn import KnnHead
+from heads.linear import LinearHead
+from heads.mlp import MlpHead
+from heads.validation import out_of_fold
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MEMBERS: Mapping[str, type[Head]] = {"knn": KnnHead, "linear": LinearHead, "mlp": MlpHead}
+
+
+class EnsembleHead(Head):
+    """The mean of several heads' calibrated probabilities, weighed by log loss on validation photos.
+
+    Args:
+        members: Unfitted heads, two or more; None is a kNN and a linear head.
+
+    Attributes:
+        members_: The fitted heads.
+        temperatures_: (M,) of each member.
+        weights_: (M,), 0 or more, which sum to 1.
+    """
+
+    kind = "ensemble"
+    members_: tuple[Head, ...]
+    temperatures_: NDArray[np.float32]
+    weights_: NDArray[np.float32]
+
+    def __init__(self, members: Sequence[Head] | None = None) -> None:
+        self.members = (KnnHead(), LinearHead()) if members is None else tuple(members)
+        if len(self.members) < 2:
+            raise HeadError(f"An ensemble has two heads or more; got {len(self.members)}.")
+
+    def fit(
+        self,
+        embeddings: NDArray[np.float32],
+        y: NDArray[Any],
+        *,
+        folds: NDArray[np.int64] | None = None,
+        weights: NDArray[np.float32] | None = None,
+    ) -> Self:
+        """As `Head.fit`: each member chooses its settings and says what it thinks of rows that it has not seen."""
+        folds = assign_folds(y) if folds is None else folds
+        members = [member.fit(embeddings, y, folds=folds, weights=weights) for member in self.members]
+
+        def sampling(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+            return rows, None if weights is None else weights[rows]
+
+        asked = [out_of_fold(member, embeddings, y, folds=folds, sampling=sampling) for member in members]
+        return self.combine(members, [said for _, said in asked], np.asarray(y)[asked[0][0]])
+
+    def combine(self, members: Sequence[Head], said: Sequence[NDArray[np.float32]], y: NDArray[Any]) -> Self:
+        """The ensemble of heads that are fitted already.
+
+        Args:
+            members: Fitted on the same labels.
+            said: Of each member the probabilities, (N, C), of rows that it was not fitted on.
+            y: The labels of those rows, as in `fit`.
+        """
+        self.members_ = tuple(members)
+        self.classes_, self.multi_label_ = members[0].classes_, members[0].multi_label_
+        truth = y if self.multi_label_ else one_hot(np.searchsorted(self.classes_, y), len(self.classes_))
+        temperatures = [fit_temperature(truth, part, multi_label=self.multi_label_) for part in said]
+        self.temperatures_ = np.array(temperatures, np.float32)
+        calibrated = [
+            apply_temperature(part, temperature, multi_label=self.multi_label_)
+            for part, temperature in zip(said, temperatures, strict=True)
+        ]
+        self.weights_ = _choose_weights(np.stack(calibrated), truth, multi_label=self.multi_label_)
+        self.settings_ = {
+            "members": [
+                {"kind": member.kind, "weight": round(float(weight), 4), "settings": member.settings_}
+                for member, weight in zip(members, self.weights_, strict=True)
+            ]
+        }
+        return self
+
+    def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `Head.predict_proba`."""
+        return self.mix([member.predict_proba(embeddings) for member in self.members_])
+
+    def mix(self, said: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The probabilities, (B, C), that follow from those of each member, (B, C) each."""
+        parts = zip(said, self.temperatures_, self.weights_, strict=True)
+        mixed = sum(w * apply_temperature(part, float(t), multi_label=self.multi_label_) for part, t, w in parts)
+        return np.asarray(mixed, np.float32)
+
+    def chosen(self) -> Self:
+        """As `Head.chosen`; the weights are chosen anew."""
+        return type(self)([member.chosen() for member in self.members_])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """As `Head.arrays`."""
+        arrays = {"temperatures": self.temperatures_, "weights": self.weights_}
+        for member in self.members_:
+            arrays |= {f"{member.kind}.{name}": array for name, array in member.arrays().items()}
+        return arrays
+
+    @classmethod
+    def restored(
+        cls, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], classes: NDArray[Any], multi_label: bool
+    ) -> Self:
+        """As `Head.restored`."""
+        members = []
+        for member in settings["members"]:
+            prefix = f"{member['kind']}."
+            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            members.append(MEMBERS[member["kind"]].restored(member["settings"], own, classes, multi_label))
+        head = cls(members)
+        head.members_, head.classes_, head.multi_label_ = tuple(members), classes, multi_label
+        head.temperatures_, head.weights_, head.settings_ = arrays["temperatures"], arrays["weights"], dict(settings)
+        return head
+
+
+def _choose_weights(said: NDArray[np.float32], truth: NDArray[np.bool_], *, multi_label: bool) -> NDArray[np.float32]:
+    """The weights, (M,), of the least log loss of the weighted mean of probabilities (M, N, C)."""
+    from scipy.optimize import minimize
+
+    # What each member gave to what is so: the true label, or for several labels an item each yes and no.
+    right = np.where(truth, said, 1 - said).reshape(len(said), -1) if multi_label else said[:, truth]
+
+    def loss(logits: NDArray[np.float64]) -> float:
+        weights = np.exp(logits - logits.max())
+        return float(-np.log((weights / weights.sum()) @ right + 1e-9).mean())
+
+    found = minimize(loss, np.zeros(len(said)), method="Nelder-Mead", options={"xatol": 1e-2, "fatol": 1e-6}).x
+    weights = np.exp(found - found.max())
+    return np.asarray(weights / weights.sum(), np.float32)

@@ -1,0 +1,318 @@
+"""Fitting: heads of one target, calibrated and measured on photos that they have not seen."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heads.balance import balanced, check_balance
+from heads.calibration import apply_temperature, choose_thresholds, fit_temperature
+from heads.conformal import COVERAGE, conformal_scores, prediction_sets
+from heads.ensemble import MEMBERS, EnsembleHead
+from heads.fitted import FittedHead, HeadCard
+from heads.folds import assign_folds
+from heads.head import Head, HeadError
+from heads.labels import label_codes
+from heads.metrics import (
+    accuracy,
+    calibration_error,
+    label_scores,
+    log_loss,
+    macro,
+    micro_f1,
+    multi_label_log_loss,
+    multi_label_scores,
+    wilson_interval,
+)
+from heads.mlp import MlpHead, MlpProgress
+from heads.novelty import Novelty, Trial
+from heads.validation import LabelTrial, Mapper, ask_without, label_trials, out_of_fold
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from heads.labels import EncodedLabels
+
+KINDS = ("knn", "linear", "mlp", "ensemble")
+_MOST_WORKERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """How heads are fitted.
+
+    Args:
+        kinds: Of KINDS; an ensemble is of kNN and linear, and of MLP where that is asked for too.
+        balance: `none`, `weights` or `resample`, as heads.balance has them; kNN, whose rows are its evidence, takes
+            weights for both.
+        trials: Settings that the MLP search tries.
+        timeout: Seconds that it may take.
+        seed: Of folds, resampling and the search.
+        progress: Called with a sentence before each step.
+    """
+
+    kinds: Sequence[str] = ("knn", "linear", "ensemble")
+    balance: str = "none"
+    trials: int = 20
+    timeout: float = 120.0
+    seed: int = 0
+    progress: Callable[[str], None] = lambda _: None
+
+    def __post_init__(self) -> None:
+        """Raises:
+        HeadError: An unknown kind or balance.
+        """
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown or not self.kinds:
+            raise HeadError(f"A head is {', '.join(KINDS)}; got {', '.join(unknown) or 'none'}.")
+        check_balance(self.balance)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What heads of one target are fitted on.
+
+    Args:
+        embeddings: (N, D) float32 of unit length, of the labelled items.
+        labels: Their labels; `labels.rows` are their places among all items.
+        groups: (N,) what belongs together: products.
+        keys: (N,) int64, names by which the caller knows the rows again.
+        encoder: Name of the encoder.
+        encoder_fingerprint: And all about it.
+        gallery_version: Where they come from.
+    """
+
+    embeddings: NDArray[np.float32]
+    labels: EncodedLabels
+    groups: NDArray[Any]
+    keys: NDArray[np.int64]
+    encoder: str
+    encoder_fingerprint: str
+    gallery_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What a fitted head says of rows that it was not fitted on.
+
+    Args:
+        head: Fitted on all rows.
+        asked: (M,) rows of the folds that were asked.
+        said: (M, C) what heads fitted on other folds say of them.
+        tried: Of each trial with labels held out, (A, C) probabilities.
+        seconds: That it took.
+    """
+
+    head: Head
+    asked: NDArray[np.int64]
+    said: NDArray[np.float32]
+    tried: list[NDArray[np.float32]]
+    seconds: float
+
+
+def fit_heads(training: Training, options: FitOptions) -> dict[str, FittedHead]:
+    """The heads asked for, by kind, fitted on all rows and measured on rows that they were not fitted on.
+
+    Settings are chosen on one of five folds; temperature, prediction sets, ensemble weights and "none of these" come
+    from what heads of those settings, fitted without them, say of other folds.
+
+    Raises:
+        HeadError: Fewer photos than folds.
+    """
+    labels = training.labels
+    if len(labels.y) < 10:
+        raise HeadError(
+            f"Heads of '{labels.target}' are fitted on 10 labelled photos or more, to check them on some; "
+            f"got {len(labels.y)}."
+        )
+    folds = assign_folds(labels.y, groups=training.groups, seed=options.seed)
+    with _workers() as mapper:
+        trials = [] if labels.multi_label else label_trials(training.embeddings, labels.y, folds, seed=options.seed)
+        heard = {
+            kind: _hear(head, training, folds, trials, options, mapper) for kind, head in _base_heads(options).items()
+        }
+        if "ensemble" in options.kinds:
+            heard["ensemble"] = _combine(list(heard.values()), labels.y)
+    return {kind: _finish(heard[kind], training, trials, options) for kind in options.kinds}
+
+
+@contextmanager
+def _workers() -> Iterator[Mapper]:
+    """A pool's `map`, with one thread of linear algebra in each worker.
+
+    On a machine that is busy with something else, OpenBLAS's own threads wait for each other: with two of them on two
+    cores a scaling that takes 0.8 s took 8 to 23 s.
+    """
+    from threadpoolctl import threadpool_limits
+
+    count = min(_MOST_WORKERS, os.cpu_count() or 1)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(count) as pool:
+        yield pool.map
+
+
+def _base_heads(options: FitOptions) -> dict[str, Head]:
+    """The unfitted heads, with those that an ensemble needs."""
+    kinds = {*options.kinds} | ({"knn", "linear"} if "ensemble" in options.kinds else set())
+    heads: dict[str, Head] = {kind: MEMBERS[kind]() for kind in ("knn", "linear") if kind in kinds}
+    if "mlp" in kinds:
+
+        def tell(now: MlpProgress) -> None:
+            options.progress(f"mlp: trial {now.number} of {now.trials}, {now.accuracy:.3f} right at best")
+
+        heads["mlp"] = MlpHead(trials=options.trials, timeout=options.timeout, seed=options.seed, progress=tell)
+    return heads
+
+
+def _hear(
+    head: Head,
+    training: Training,
+    folds: NDArray[np.int64],
+    trials: list[LabelTrial],
+    options: FitOptions,
+    mapper: Mapper,
+) -> _Heard:
+    """Fits a head on all rows, and asks others of its settings about rows that they were not fitted on."""
+    started = time.monotonic()
+    embeddings, y = training.embeddings, training.labels.y
+    # kNN shows the rows that voted, so none may stand there twice.
+    balance = "weights" if options.balance == "resample" and head.kind == "knn" else options.balance
+    sampling = partial(balanced, y, balance=balance, seed=options.seed)
+    # torch has threads of its own, and one random state.
+    inner: Mapper = map if head.kind == "mlp" else mapper
+    options.progress(f"{head.kind}: choosing settings")
+    rows, weights = sampling(np.arange(len(y)))
+    head.fit(embeddings[rows], y[rows], folds=folds[rows], weights=weights)
+    options.progress(f"{head.kind}: measuring on photos that it was not fitted on")
+    asked, said = out_of_fold(head, embeddings, y, folds=folds, sampling=sampling, mapper=inner)
+
+    def tell(trial: LabelTrial) -> NDArray[np.float32]:
+        return ask_without(head, embeddings, y, trial.train, trial.asked, sampling)
+
+    tried = list(inner(tell, trials))
+    return _Heard(head, asked, said, tried, time.monotonic() - started)
+
+
+def _combine(heard: Sequence[_Heard], y: NDArray[Any]) -> _Heard:
+    """The ensemble of heads that were heard."""
+    started = time.monotonic()
+    asked = heard[0].asked
+    ensemble = EnsembleHead([one.head for one in heard])
+    ensemble.combine([one.head for one in heard], [one.said for one in heard], y[asked])
+    tried = [ensemble.mix(said) for said in zip(*(one.tried for one in heard), strict=True)]
+    seconds = sum(one.seconds for one in heard) + time.monotonic() - started
+    return _Heard(ensemble, asked, ensemble.mix([one.said for one in heard]), tried, seconds)
+
+
+def _finish(heard: _Heard, training: Training, trials: list[LabelTrial], options: FitOptions) -> FittedHead:
+    """The head with all that was learned from what was heard."""
+    labels, multi_label = training.labels, training.labels.multi_label
+    truth = labels.truth[heard.asked]
+    temperature = fit_temperature(truth, heard.said, multi_label=multi_label)
+    calibrated = apply_temperature(heard.said, temperature, multi_label=multi_label)
+    held_back = _held_back(truth, heard.said, multi_label=multi_label, seed=options.seed)
+    thresholds = scores = novelty = None
+    if multi_label:
+        thresholds = choose_thresholds(truth, calibrated)
+        figures = _multi_label_figures(truth, held_back, thresholds)
+    else:
+        scores = conformal_scores(truth, calibrated)
+        novelty = _novelty(heard, trials, temperature)
+        figures = _figures(labels.y[heard.asked], heard.said, held_back) | dict(novelty.rates if novelty else {})
+    card = HeadCard(
+        kind=heard.head.kind,
+        target=labels.target,
+        labels=labels.names,
+        multi_label=multi_label,
+        encoder=training.encoder,
+        encoder_fingerprint=training.encoder_fingerprint,
+        gallery_version=training.gallery_version,
+        items=len(labels.y),
+        unlabelled=labels.unlabelled,
+        rare=dict(labels.rare),
+        balance=options.balance,
+        settings=heard.head.settings_,
+        validation={"photos": len(heard.asked), **figures, "temperature": temperature},
+        fitted_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(heard.seconds, 2),
+    )
+    return FittedHead(
+        head=heard.head,
+        card=card,
+        temperature=temperature,
+        scores=np.zeros(0, np.float32) if scores is None else scores,
+        novelty=novelty,
+        thresholds=thresholds,
+        keys=training.keys,
+        codes=label_codes(labels.truth, labels.names),
+    )
+
+
+def _held_back(
+    truth: NDArray[np.bool_], said: NDArray[np.float32], *, multi_label: bool, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Probabilities and prediction sets, (M, C) each, of each half of the rows by what the other half gives."""
+    half = np.random.default_rng(seed).permutation(len(truth)) < len(truth) // 2
+    calibrated, sets = np.empty_like(said), np.zeros(truth.shape, bool)
+    for own in (half, ~half):
+        temperature = fit_temperature(truth[~own], said[~own], multi_label=multi_label)
+        calibrated[own] = apply_temperature(said[own], temperature, multi_label=multi_label)
+        if not multi_label:
+            other = apply_temperature(said[~own], temperature, multi_label=False)
+            sets[own] = prediction_sets(calibrated[own], conformal_scores(truth[~own], other))
+    return calibrated, sets
+
+
+def _novelty(heard: _Heard, trials: list[LabelTrial], temperature: float) -> Novelty:
+    """How strange photos of held-out labels look to the head, and known ones."""
+    answers = []
+    for trial, said in zip(trials, heard.tried, strict=True):
+        likely = apply_temperature(said, temperature, multi_label=False).max(axis=1)
+        answers.append(Trial(trial.distances, likely, trial.is_novel))
+    return Novelty.fit(answers)
+
+
+def _figures(
+    y: NDArray[np.int64], said: NDArray[np.float32], held_back: tuple[NDArray[np.float32], NDArray[np.bool_]]
+) -> dict[str, Any]:
+    """How good a head is on photos that it was not fitted on, of one label each."""
+    calibrated, sets = held_back
+    predicted = calibrated.argmax(axis=1)
+    right, covered = predicted == y, sets[np.arange(len(y)), y]
+    low, high = wilson_interval(int(right.sum()), len(y))
+    return {
+        "accuracy": accuracy(y, predicted),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "macro_f1": macro(label_scores(y, predicted, calibrated.shape[1])).f1,
+        "log_loss": log_loss(y, calibrated),
+        "calibration_error_before": calibration_error(said.max(axis=1), said.argmax(axis=1) == y),
+        "calibration_error": calibration_error(calibrated.max(axis=1), right),
+        "coverage_wanted": COVERAGE,
+        "coverage": float(covered.mean()),
+        "set_size": float(sets.sum(axis=1).mean()),
+        "empty_sets": float((~sets.any(axis=1)).mean()),
+    }
+
+
+def _multi_label_figures(
+    truth: NDArray[np.bool_],
+    held_back: tuple[NDArray[np.float32], NDArray[np.bool_]],
+    thresholds: NDArray[np.float32],
+) -> dict[str, Any]:
+    """How good a head is on photos that it was not fitted on, of several labels each; thresholds are of the same."""
+    calibrated = held_back[0]
+    predicted = calibrated >= thresholds
+    return {
+        "micro_f1": micro_f1(truth, predicted),
+        "macro_f1": macro(multi_label_scores(truth, predicted)).f1,
+        "log_loss": multi_label_log_loss(truth, calibrated),
+    }

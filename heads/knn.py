@@ -1,0 +1,231 @@
+"""The kNN head: the labels of the most similar training photos, whose weights are its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from heads.calibration import calibrated_log_loss
+from heads.folds import assign_folds
+from heads.head import Head, HeadError, check_training, one_hot, softmax
+from heads.scaling import Scaling
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NEIGHBOURS = (5, 10, 20, 50)
+TEMPERATURES = (0.02, 0.05, 0.1, 0.2)
+# Colour lives in few directions, the cut of a season in many.
+DIMENSIONS = (64, 128, 256, 512)
+# Queries that are compared at once, so that similarities take 64 MB at most.
+_SIMILARITIES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """The training rows that voted on B queries.
+
+    Args:
+        rows: (B, k) int64, most similar first.
+        similarities: (B, k) float32, cosine in the head's scaling.
+        weights: (B, k) float32, which sum to 1.
+    """
+
+    rows: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+class KnnHead(Head):
+    """A vote of the k most similar training photos, each weighing exp(cosine / temperature).
+
+    One further vote goes to the labels by their frequency, so that no label is impossible.
+
+    Args:
+        k: Neighbours that vote, 1 or more; None chooses it by calibrated log loss on validation.
+        temperature: Of the weights, above 0; the lower, the more the nearest counts. None chooses it.
+        dimension: Features of the scaling that similarity is measured in; None chooses it.
+
+    Attributes:
+        features_: (N, E) float32 of unit length.
+        labels_: (N,) int64 class numbers, or (N, C) bool.
+        weights_: (N,) float32, how much a row's vote counts; 1 in the mean.
+        scaling_: From embeddings to features.
+
+    Source: the weights are those of Wu, Xiong, Yu, Lin (CVPR 2018), as in dinov2/eval/knn.py, normalised over the k
+    that vote.
+    """
+
+    kind = "knn"
+    features_: NDArray[np.float32]
+    labels_: NDArray[Any]
+    weights_: NDArray[np.float32]
+    scaling_: Scaling
+
+    def __init__(self, *, k: int | None = None, temperature: float | None = None, dimension: int | None = None) -> None:
+        for name, value in (("k", k), ("temperature", temperature), ("dimension", dimension)):
+            if value is not None and not value > 0:
+                raise HeadError(f"'{name}' is a number above 0, or None to choose it; got {value}.")
+        self.k, self.temperature, self.dimension = k, temperature, dimension
+
+    def fit(
+        self,
+        embeddings: NDArray[np.float32],
+        y: NDArray[Any],
+        *,
+        folds: NDArray[np.int64] | None = None,
+        weights: NDArray[np.float32] | None = None,
+    ) -> Self:
+        """As `Head.fit`; a row's weight multiplies its vote.
+
+        Raises:
+            HeadError: Also for k larger than the number of rows.
+        """
+        self.classes_, numbers = check_training(embeddings, y, weights)
+        self.multi_label_ = numbers.ndim == 2
+        if self.k is not None and self.k > len(numbers):
+            raise HeadError(f"'k' is at most the number of labelled items, {len(numbers)}; got {self.k}.")
+        weights = np.ones(len(y), np.float32) if weights is None else (weights / weights.mean()).astype(np.float32)
+        self.settings_ = {"k": self.k, "temperature": self.temperature, "dimension": self.dimension}
+        if None in self.settings_.values():
+            held_out = (assign_folds(y) if folds is None else folds) == 0
+            self._choose(embeddings, numbers, weights, held_out)
+        self._learn(embeddings, numbers, weights, self.settings_["dimension"])
+        return self
+
+    def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `Head.predict_proba`."""
+        return self._share(self.neighbours(embeddings))
+
+    def neighbours(self, embeddings: NDArray[np.float32]) -> Votes:
+        """The training rows that vote on (B, D) embeddings, and how much each says.
+
+        Raises:
+            HeadError: Another dimension than the head was fitted on.
+        """
+        k, temperature = min(self.settings_["k"], len(self.features_)), self.settings_["temperature"]
+        rows, similarities = nearest(self.features_, _unit(self.scaling_.transform(embeddings)), k)
+        return Votes(rows, similarities, _weigh(similarities, temperature))
+
+    def chosen(self) -> Self:
+        """As `Head.chosen`."""
+        return type(self)(**self.settings_)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """As `Head.arrays`."""
+        return {
+            "features": self.features_,
+            "labels": self.labels_,
+            "weights": self.weights_,
+            "mean": self.scaling_.mean,
+            "projection": self.scaling_.projection,
+        }
+
+    @classmethod
+    def restored(
+        cls, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], classes: NDArray[Any], multi_label: bool
+    ) -> Self:
+        """As `Head.restored`."""
+        head = cls(**settings)
+        head.classes_, head.multi_label_, head.settings_ = classes, multi_label, dict(settings)
+        head.features_, head.labels_, head.weights_ = arrays["features"], arrays["labels"], arrays["weights"]
+        head.scaling_ = Scaling(arrays["mean"], arrays["projection"])
+        return head
+
+    def _learn(
+        self, embeddings: NDArray[np.float32], numbers: NDArray[Any], weights: NDArray[np.float32], dimension: int
+    ) -> None:
+        self.scaling_ = Scaling.fit(embeddings, numbers, dimension=dimension)
+        self.features_ = _unit(self.scaling_.transform(embeddings))
+        self.labels_, self.weights_ = numbers, weights
+
+    def _choose(
+        self,
+        embeddings: NDArray[np.float32],
+        numbers: NDArray[Any],
+        weights: NDArray[np.float32],
+        held_out: NDArray[np.bool_],
+    ) -> None:
+        """Puts the settings of the least calibrated log loss on the rows held out in place of those that are open.
+
+        The dimension is chosen first, with the middle of the others.
+        """
+        train = ~held_out
+        trial = type(self)()
+        trial.classes_, trial.multi_label_ = self.classes_, self.multi_label_
+        trial._learn(embeddings[train], numbers[train], weights[train], max(DIMENSIONS))
+        features, queries = trial.features_, trial.scaling_.transform(embeddings[held_out])
+        truth = numbers[held_out] if self.multi_label_ else one_hot(numbers[held_out], len(self.classes_))
+        ks = sorted({min(k, len(features)) for k in NEIGHBOURS}) if self.k is None else [self.k]
+        found: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+
+        def loss(k: int, temperature: float, dimension: int) -> float:
+            if dimension not in found:
+                # The first features of a scaling are a scaling.
+                prefix = _unit(features[:, :dimension])
+                found[dimension] = nearest(prefix, _unit(queries[:, :dimension]), min(max(ks), len(prefix)))
+            rows, similarities = found[dimension][0][:, :k], found[dimension][1][:, :k]
+            shares = trial._share(Votes(rows, similarities, _weigh(similarities, temperature)))
+            return calibrated_log_loss(truth, shares, multi_label=self.multi_label_)
+
+        temperatures = TEMPERATURES if self.temperature is None else (self.temperature,)
+        width = features.shape[1]
+        dimensions = sorted({min(d, width) for d in DIMENSIONS}) if self.dimension is None else [self.dimension]
+        middle = ks[len(ks) // 2], temperatures[len(temperatures) // 2]
+        dimension = min(dimensions, key=lambda d: loss(*middle, d)) if len(dimensions) > 1 else dimensions[0]
+        k, temperature = min(product(ks, temperatures), key=lambda pair: loss(pair[0], pair[1], dimension))
+        self.settings_ = {"k": k, "temperature": temperature, "dimension": dimension}
+
+    def _share(self, votes: Votes) -> NDArray[np.float32]:
+        """The probabilities, (B, C): the labels' shares of the votes and of one further vote by frequency."""
+        weights = votes.weights * self.weights_[votes.rows]
+        weights *= votes.rows.shape[1] / weights.sum(axis=1, keepdims=True)
+        if self.multi_label_:
+            shares = np.einsum("bk,bkc->bc", weights, self.labels_[votes.rows])
+            prior = self.weights_ @ self.labels_ / len(self.labels_)
+        else:
+            shares = np.zeros((len(weights), len(self.classes_)), np.float32)
+            np.add.at(shares, (np.arange(len(weights))[:, None], self.labels_[votes.rows]), weights)
+            prior = np.bincount(self.labels_, self.weights_, len(self.classes_)) / len(self.labels_)
+        probabilities: NDArray[np.float32] = ((shares + prior) / (votes.rows.shape[1] + 1)).astype(np.float32)
+        return probabilities
+
+
+def _weigh(similarities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Weights (B, k), which sum to 1."""
+    return softmax(similarities / np.float32(temperature))
+
+
+def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of unit length; one that is zero stays, and is like nothing."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    units: NDArray[np.float32] = features / np.maximum(lengths, np.float32(1e-12))
+    return units
+
+
+def nearest(
+    features: NDArray[np.float32], queries: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The k most similar rows for each query, (B, k), and their cosines, best first; of equals the lower row first.
+
+    Args:
+        features: (N, E) float32 of unit length.
+        queries: (B, E) likewise.
+        k: 1..N.
+    """
+    rows, similarities = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    step = max(1, _SIMILARITIES // len(features))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        # the cosines of each query with each row
+        cosines = queries[part] @ features.T
+        best = np.argpartition(-cosines, k - 1, axis=1)[:, :k] if k < len(features) else np.argsort(-cosines, axis=1)
+        values = np.take_along_axis(cosines, best, axis=1)
+        order = np.lexsort((best, -values), axis=1)
+        rows[part] = np.take_along_axis(best, order, axis=1)
+        similarities[part] = np.take_along_axis(values, order, axis=1)
+    return rows, similarities

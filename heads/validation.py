@@ -1,0 +1,130 @@
+"""What heads say of photos that they were not fitted on: of other folds, and of labels kept from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heads.knn import nearest
+from heads.novelty import NEAREST
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from heads.head import Head
+
+# Folds are asked until so many rows are known; more make no figure steadier that matters.
+ENOUGH = 5000
+# Label hold-out: so many times, a fifth of the labels, on at most so many photos.
+_TRIALS = 3
+_HELD_OUT = 0.2
+_ASKED = 1500
+
+Mapper = Callable[..., Iterable[Any]]
+# Of rows, those to fit on and how much each counts.
+Sampling = Callable[["NDArray[np.int64]"], tuple["NDArray[np.int64]", "NDArray[np.float32] | None"]]
+
+
+def out_of_fold(
+    head: Head,
+    embeddings: NDArray[np.float32],
+    y: NDArray[Any],
+    *,
+    folds: NDArray[np.int64],
+    sampling: Sampling = lambda rows: (rows, None),
+    mapper: Mapper = map,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rows, (M,) ascending, and their probabilities, (M, C), each from a head fitted on the other folds.
+
+    Args:
+        head: Fitted, which gives settings and classes; it is not changed.
+        embeddings: (N, D).
+        y: As in `Head.fit`.
+        folds: (N,); folds are asked from 0 until ENOUGH rows are known.
+        sampling: Of the rows of other folds, those to fit on, and their weights.
+        mapper: `map`, or that of a pool of threads.
+    """
+    asked = int(np.searchsorted(np.cumsum(np.bincount(folds)), min(ENOUGH, len(folds)))) + 1
+    rows = np.flatnonzero(folds < asked)
+    probabilities = np.zeros((len(rows), len(head.classes_)), np.float32)
+
+    def ask(fold: int) -> NDArray[np.float32]:
+        train = np.flatnonzero(folds != fold)
+        return ask_without(head, embeddings, y, train, np.flatnonzero(folds == fold), sampling)
+
+    for fold, said in enumerate(mapper(ask, range(asked))):
+        probabilities[folds[rows] == fold] = said
+    return rows, probabilities
+
+
+def ask_without(
+    head: Head,
+    embeddings: NDArray[np.float32],
+    y: NDArray[Any],
+    train: NDArray[np.int64],
+    asked: NDArray[np.int64],
+    sampling: Sampling = lambda rows: (rows, None),
+) -> NDArray[np.float32]:
+    """The probabilities of some rows, (M, C), by a head of the same settings that was fitted on others only.
+
+    Labels without a row there have probability 0.
+    """
+    chosen, weights = sampling(train)
+    known = np.arange(len(head.classes_))
+    labels = y[chosen]
+    if head.multi_label_:
+        known = np.flatnonzero(labels.any(axis=0))
+        labels = labels[:, known]
+    fitted = head.chosen().fit(embeddings[chosen], labels, weights=weights)
+    if not head.multi_label_:
+        known = np.searchsorted(head.classes_, fitted.classes_)
+    said = np.zeros((len(asked), len(head.classes_)), np.float32)
+    said[:, known] = fitted.predict_proba(embeddings[asked])
+    return said
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTrial:
+    """One trial with labels held out: who learns, who is asked.
+
+    Args:
+        train: (T,) rows of other folds whose labels are not held out.
+        asked: (M,) rows.
+        is_novel: (M,) bool: the label of an asked row is held out.
+        distances: (M,) mean distance, 0..2, to the NEAREST training rows, for embeddings of unit length.
+    """
+
+    train: NDArray[np.int64]
+    asked: NDArray[np.int64]
+    is_novel: NDArray[np.bool_]
+    distances: NDArray[np.float32]
+
+
+def label_trials(
+    embeddings: NDArray[np.float32], numbers: NDArray[np.int64], folds: NDArray[np.int64], *, seed: int = 0
+) -> list[LabelTrial]:
+    """Three trials in which a fifth of the labels, at random, is held out; with two labels nothing is.
+
+    Args:
+        embeddings: (N, D) of unit length.
+        numbers: (N,) class numbers.
+        folds: (N,); each trial asks rows of another fold.
+        seed: Of the choice of labels.
+    """
+    count = int(numbers.max()) + 1
+    held_out = min(max(1, round(count * _HELD_OUT)), count - 2)
+    shuffled = np.random.default_rng(seed).permutation(count)
+    trials = []
+    for number in range(_TRIALS):
+        # Other labels each time, as long as there are enough.
+        kept = np.take(shuffled, np.arange(number * held_out, (number + 1) * held_out), mode="wrap")
+        is_novel = np.isin(numbers, kept)
+        rows = np.flatnonzero(folds == number % (folds.max() + 1))
+        asked = rows[np.linspace(0, len(rows) - 1, min(len(rows), _ASKED)).astype(np.int64)]
+        train = np.flatnonzero((folds != folds[asked[0]]) & ~is_novel)
+        distances = 1 - nearest(embeddings[train], embeddings[asked], min(NEAREST, len(train)))[1].mean(axis=1)
+        trials.append(LabelTrial(train, asked, is_novel[asked], distances))
+    return trials
