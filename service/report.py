@@ -198,7 +198,7 @@ def _mistakes_note(answers: TargetAnswers, best: HeadAnswers) -> str:
     count = len(find_mistakes(answers, best))
     return (
         f"{photos(count)} of {len(answers.truth):,} {'is' if count == 1 else 'are'} wrong; these are the ones that the "
-        f"head was surest about. Below each, its nearest photos in the gallery with their labels and distances; those "
+        f"head was surest about. With each, its nearest photos in the gallery with their labels and distances; those "
         f"with the same label as the photo are in bold."
     )
 

@@ -182,3 +182,16 @@ def test_no_photo_no_head_and_two_of_a_kind_are_refused():
         evaluate_target(target_answers([0], ("a", "b")))
     with pytest.raises(ValueError, match="told apart by their kind; got knn, knn"):
         evaluate_target(target_answers([0], ("a", "b"), head("knn", [0], 2), head("knn", [0], 2)))
+
+
+def test_of_several_labels_micro_f1_decides_and_a_photo_is_right_where_all_of_it_is():
+    answers = tags()
+    # Micro F1: of "more" 2 * 2 / (3 + 2) = 0.8; of "other" 2 * 3 / (3 + 5) = 0.75. The macro F1 of "other" is higher:
+    # it finds Winter, and says it of all.
+    first = replace(answers.heads[0], kind="more")
+    second = replace(first, kind="other", predicted=np.array([[True, True], [True, True], [False, True]]))
+    figures = evaluate_target(replace(answers, heads=(second, first)))
+    assert figures["heads"]["other"]["macro_f1"] > figures["heads"]["more"]["macro_f1"]
+    assert figures["best_head"] == "more"
+    # All labels are right of two photos and of one: 1/3 more.
+    assert "33.3 points" in figures["verdicts"]["other"]

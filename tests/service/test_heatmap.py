@@ -157,3 +157,10 @@ def test_text_can_be_read():
             for ground in ("page", "surface", "tint"):
                 pair = luminance(linear_rgb(colours[ink])), luminance(linear_rgb(colours[ground]))
                 assert contrast(*pair) >= 4.5, (ink, ground)
+
+
+def test_mistakes_come_before_frequency():
+    # 30 labels; the rarest has the only mistake, and is taken for the next rarest.
+    matrix = np.diag(np.arange(2, 32))
+    matrix[0, 1] = 1
+    assert {"label 0", "label 1"} <= set(heat_map(names(30), matrix)["names"])

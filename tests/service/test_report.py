@@ -143,6 +143,23 @@ def test_labels_that_are_seldom_found_are_named():
     assert "Found least often, of labels with 10 photos or more: a (8 of 10)." in page(answers).texts("li")
 
 
+def test_the_three_labels_that_are_found_least_often_are_named():
+    # Label n is found 8 - n times of 10.
+    truth = [label for label in range(4) for _ in range(10)]
+    predicted = [label if photo < 8 - label else (label + 1) % 4 for label in range(4) for photo in range(10)]
+    answers = target_answers(truth, tuple("abcd"), head("knn", predicted, 4))
+    sentence = "Found least often, of labels with 10 photos or more: d (5 of 10), c (6 of 10) and b (7 of 10)."
+    assert sentence in page(answers).texts("li")
+
+
+def test_sets_are_said_to_be_of_known_labels_only_where_there_are_others():
+    assert any(
+        text.startswith("Its 90 % sets hold the right label for 6 of 6 photos") and "with labels that it knows," in text
+        for text in page(three_labels()).texts("li")
+    )
+    assert "with labels that it knows" not in text_of(page(perfect()))
+
+
 def test_the_table_of_heads():
     rows = page(three_labels()).rows("heads")
     assert rows[0] == ["", "linear", "best knn"]
@@ -164,6 +181,15 @@ def test_the_table_of_heads():
 def test_places_among_the_first_are_shown_where_they_say_something():
     answers = target_answers([0, 3], tuple("abcd"), head("knn", [0, 3], 4))
     assert [row[0] for row in page(answers).rows("heads") if row[0].startswith("Among")] == ["Among the top 3"]
+
+
+def test_one_head_is_not_called_the_best():
+    assert page(perfect()).rows("heads")[0] == ["", "knn"]
+
+
+def test_a_figure_that_no_head_has_is_left_out():
+    # No query has an unknown label, so that none can be abstained from rightly.
+    assert not [row for row in page(perfect()).rows("heads") if "rightly" in row[0]]
 
 
 def test_verdicts_are_sentences():
@@ -196,6 +222,9 @@ def test_the_confusion_matrix_has_both_figures():
     assert [one["type"] for one in found.all("input")] == ["radio", "radio"]
     assert "OKLab" in text_of(found)
     assert found.texts("summary") == ["How these heads were fitted"]
+    cells = [(one["class"], one["style"]) for one in found.all("td") if "style" in one]
+    # 2 photos are the most, and the shade of 1 goes by the root. From 70 on digits are the strong ones.
+    assert cells == [("r sn", "--s:67;--n:100"), ("w sn", "--s:33;--n:71"), ("r ss sn", "--s:100;--n:71")]
 
 
 def test_many_labels_are_folded_and_the_whole_table_is_there():
@@ -206,6 +235,7 @@ def test_many_labels_are_folded_and_the_whole_table_is_there():
     # 25 and the others, then 40, each with a heading.
     assert len(found.rows("matrix")) == 1 + 26 + 1 + 40
     assert "40 labels, in a table that scrolls." in text_of(found)
+    assert "in a table that scrolls" not in text_of(page(perfect()))
     # The picture of the distribution holds 24.
     assert len(found.texts("div", "share")) == 24
     assert "16 more labels" in found.texts("summary")
@@ -293,6 +323,24 @@ def test_confused_pairs_have_a_photo_of_each():
     assert [one["alt"] for one in found.all("img")][:2] == ["q0", "q2"]
 
 
+def test_nine_pairs_at_most_are_pictured():
+    # A round: each of twelve labels is taken for the next.
+    answers = target_answers(list(range(12)), tuple("abcdefghijkl"), head("knn", [*range(1, 12), 0], 12))
+    assert len(page(answers).all("div", "duo")) == 9
+
+
+def test_a_mistake_stands_for_a_pair_and_not_a_surer_right_answer():
+    # q0 is right, though more is put on b than for q1, which is taken for b.
+    probabilities = np.array([[0.4, 0.6], [0.45, 0.55]], np.float32)
+    answers = target_answers([0, 0], ("a", "b"), head("knn", [0, 1], 2, probabilities=probabilities))
+    assert page(answers).all("img")[0]["alt"] == "q1"
+
+
+def test_neighbours_without_a_label_say_so():
+    answers = target_answers([0], ("a", "b"), head("knn", [1], 2), neighbours=lambda _: [(item("g"), 0.5)])
+    assert page(answers).texts("ol", "near") == ["no label0.500"]
+
+
 def test_the_surest_mistake_stands_for_a_pair():
     probabilities = np.array([[0.4, 0.6], [0.1, 0.9]], np.float32)
     answers = target_answers([0, 0], ("a", "b"), head("knn", [1, 1], 2, probabilities=probabilities))
@@ -367,6 +415,19 @@ def test_a_label_too_many_is_a_mistake_too():
         "said Winter at a probability of 10 %",
     ]
     assert found.texts("p", "truth")[1] == "labelled nothing"
+
+
+def test_a_missed_label_is_surer_the_less_probable_it_was():
+    # q0 misses Casual at 0.4, q1 misses Winter at 0.1, which is the surer of the two.
+    answers = tags()
+    probabilities = np.array([[0.4, 0.2], [0.8, 0.1], [0.1, 0.1]], np.float32)
+    linear = replace(answers.heads[0], probabilities=probabilities, predicted=probabilities > 0.5)
+    assert page(replace(answers, heads=(linear,))).texts("p", "id") == ["q1", "q0"]
+
+
+def test_a_label_that_nobody_asked_for_is_not_foreign():
+    answers = replace(tags(), truth=np.array([[True, False]] * 3), gallery_counts={"Casual": 7})
+    assert "that the gallery does not have" not in text_of(page(answers))
 
 
 def test_names_are_text_and_nothing_else():
