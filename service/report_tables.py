@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ _BARS = 24
 # Side of a reliability plot, in its own units.
 _SIDE = 200
 _CARD_TEXT = 400
+# Of the card of a head: in the tables of labels and of heads.
+_SHOWN_ELSEWHERE = ("kind", "labels", "target", "thresholds")
 
 # The rows of the table of heads: the figure, how it is written, its name, and what it is.
 _RIGHT_ROW = ("accuracy", "share", "Right", "the likeliest label is the photo's own")
@@ -215,10 +216,21 @@ def _distribution_note(answers: TargetAnswers, gallery: Counter[str], asked: Cou
 
 def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is known of a fitted head, as names and texts; long ones are cut."""
-    # Thresholds stand in the table of labels.
-    return [(name.replace("_", " "), _card_text(value)) for name, value in card.items() if name != "thresholds"]
+    rows = [(name.replace("_", " "), _card_text(value)) for name, value in card.items() if name not in _SHOWN_ELSEWHERE]
+    return [(name, text if len(text) <= _CARD_TEXT else f"{text[:_CARD_TEXT]}…") for name, text in rows]
 
 
 def _card_text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _CARD_TEXT else f"{text[:_CARD_TEXT]}…"
+    """A JSON value in words."""
+    match value:
+        case None:
+            return ABSENT
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case Mapping():
+            return ", ".join(f"{name.replace('_', ' ')}: {_card_text(one)}" for name, one in value.items()) or "none"
+        case list() | tuple():
+            return ", ".join(_card_text(one) for one in value) or "none"
+    return str(value)

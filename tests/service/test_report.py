@@ -485,10 +485,23 @@ def test_photos_are_small():
 
 
 def test_long_settings_are_cut():
-    card = {"training_items": 3, "long": "x" * 1000}
+    found = page(target_answers([0], ("a", "b"), head("knn", [0], 2, card={"long": "x" * 1000})))
+    assert found.texts("dd")[-1] == "x" * 400 + "…"
+
+
+def test_settings_are_in_words():
+    card = {
+        "labels": ["a", "b"],
+        "training_items": 3,
+        "settings": {"k": 10, "hidden_sizes": [64, 32], "temperature": 0.07000000001},
+        "rare": {},
+        "seed": None,
+        "multi_label": False,
+    }
     found = page(target_answers([0], ("a", "b"), head("knn", [0], 2, card=card)))
-    assert "training items" in found.texts("dt")
-    assert found.texts("dd")[-2:] == ["3", "x" * 400 + "…"]
+    assert found.texts("dt")[1:] == ["training items", "settings", "rare", "seed", "multi label"]
+    words = ["3", "k: 10, hidden sizes: 64, 32, temperature: 0.07", "none", "–", "no"]  # noqa: RUF001
+    assert found.texts("dd")[1:] == words
 
 
 def test_a_slip_in_the_template_is_an_error():
