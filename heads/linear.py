@@ -183,7 +183,7 @@ def _residuals(
 ) -> float:
     """The weighted mean log loss; turns the logits (N, C), in place, into its derivative."""
     if multi_label:
-        loss = float(np.vdot(shares, np.logaddexp(0, logits) - truth * logits))
+        loss = float(np.vdot(shares[:, 0], (np.logaddexp(0, logits) - truth * logits).sum(axis=1)))
         logits[:] = sigmoid(logits)
     else:
         logits -= logits.max(axis=1, keepdims=True)
