@@ -71,6 +71,7 @@ class KnnHead(Head):
             if value is not None and not value > 0:
                 raise HeadError(f"'{name}' is a number above 0, or None to choose it; got {value}.")
         self.k, self.temperature, self.dimension = k, temperature, dimension
+        self._any_count = False
 
     def fit(
         self,
@@ -87,7 +88,7 @@ class KnnHead(Head):
         """
         self.classes_, numbers = check_training(embeddings, y, weights)
         self.multi_label_ = numbers.ndim == 2
-        if self.k is not None and self.k > len(numbers):
+        if self.k is not None and self.k > len(numbers) and not self._any_count:
             raise HeadError(f"'k' is at most the number of labelled items, {len(numbers)}; got {self.k}.")
         weights = np.ones(len(y), np.float32) if weights is None else (weights / weights.mean()).astype(np.float32)
         self.settings_ = {"k": self.k, "temperature": self.temperature, "dimension": self.dimension}
@@ -112,8 +113,10 @@ class KnnHead(Head):
         return Votes(rows, similarities, _weigh(similarities, temperature))
 
     def chosen(self) -> Self:
-        """As `Head.chosen`."""
-        return type(self)(**self.settings_)
+        """As `Head.chosen`; where k rows are not left, as in a trial without some labels, all that are left vote."""
+        head = type(self)(**self.settings_)
+        head._any_count = True
+        return head
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """As `Head.arrays`."""
@@ -211,6 +214,8 @@ def nearest(
     features: NDArray[np.float32], queries: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The k most similar rows for each query, (B, k), and their cosines, best first; of equals the lower row first.
+
+    Where the k-th has equals, any of them is taken.
 
     Args:
         features: (N, E) float32 of unit length.
