@@ -9,7 +9,7 @@ import numpy as np
 
 from heads.calibration import apply_temperature, fit_temperature
 from heads.folds import assign_folds
-from heads.head import Head, HeadError, one_hot
+from heads.head import Head, HeadError, check_training, one_hot
 from heads.knn import KnnHead
 from heads.linear import LinearHead
 from heads.mlp import MlpHead
@@ -25,7 +25,7 @@ class EnsembleHead(Head):
     """The mean of several heads' calibrated probabilities, weighed by log loss on validation photos.
 
     Args:
-        members: Unfitted heads, two or more; None is a kNN and a linear head.
+        members: Unfitted heads of two kinds or more, one of each; None is a kNN and a linear head.
 
     Attributes:
         members_: The fitted heads.
@@ -40,8 +40,9 @@ class EnsembleHead(Head):
 
     def __init__(self, members: Sequence[Head] | None = None) -> None:
         self.members = (KnnHead(), LinearHead()) if members is None else tuple(members)
-        if len(self.members) < 2:
-            raise HeadError(f"An ensemble has two heads or more; got {len(self.members)}.")
+        kinds = [member.kind for member in self.members]
+        if len(kinds) < 2 or len(set(kinds)) < len(kinds):
+            raise HeadError(f"An ensemble has two heads or more, one of a kind; got {', '.join(kinds) or 'none'}.")
 
     def fit(
         self,
@@ -52,6 +53,7 @@ class EnsembleHead(Head):
         weights: NDArray[np.float32] | None = None,
     ) -> Self:
         """As `Head.fit`: each member chooses its settings and says what it thinks of rows that it has not seen."""
+        check_training(embeddings, y, weights)
         folds = assign_folds(y) if folds is None else folds
         members = [member.fit(embeddings, y, folds=folds, weights=weights) for member in self.members]
 
@@ -135,6 +137,9 @@ def _choose_weights(said: NDArray[np.float32], truth: NDArray[np.bool_], *, mult
         weights = np.exp(logits - logits.max())
         return float(-np.log((weights / weights.sum()) @ right + 1e-9).mean())
 
-    found = minimize(loss, np.zeros(len(said)), method="Nelder-Mead", options={"xatol": 1e-2, "fatol": 1e-6}).x
+    # Its own first steps, of 0.00025, change the loss so little that it would stop there.
+    steps = np.vstack([np.zeros(len(said)), np.eye(len(said))])
+    options = {"xatol": 1e-2, "fatol": 1e-6, "initial_simplex": steps}
+    found = minimize(loss, np.zeros(len(said)), method="Nelder-Mead", options=options).x
     weights = np.exp(found - found.max())
     return np.asarray(weights / weights.sum(), np.float32)
