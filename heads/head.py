@@ -102,8 +102,8 @@ def check_training(
     if not np.isfinite(embeddings).all():
         raise HeadError("An embedding has numbers that are not finite; `modiste verify` finds damaged rows.")
     if y.ndim == 2:
-        present = y.any(axis=0) if len(y) else np.zeros(y.shape[1], bool)
-        if y.dtype != bool or not present.all():
+        present = y.any(axis=0)
+        if y.dtype != bool or not present.size or not present.all():
             raise HeadError(
                 f"Several labels an item are (N, C) bool, each label at least once; got {y.dtype} {y.shape}."
             )
