@@ -76,7 +76,10 @@ def calibrated_log_loss(truth: NDArray[np.bool_], probabilities: NDArray[np.floa
 
 
 def choose_thresholds(truth: NDArray[np.bool_], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The probability, (C,), from which on an item has each label: the one of the best F1; 0.5 for a label of no row.
+    """The probability, (C,), from which on an item has each label: the one of the best F1.
+
+    It is 0.5 for a label of no row, and for one that every row would best have though most have it not: the head has
+    not learned it, as where all its photos are of one product.
 
     Args:
         truth: (N, C) bool.
@@ -90,6 +93,8 @@ def choose_thresholds(truth: NDArray[np.bool_], probabilities: NDArray[np.float3
         scores = 2 * hits / (np.arange(1, len(order) + 1) + hits[-1])
         scores[:-1][values[:-1] == values[1:]] = 0
         best = int(scores.argmax())
+        if best + 1 == len(order) and 2 * hits[-1] < len(order):
+            continue
         below = values[best + 1] if best + 1 < len(values) else values[best] / 2
         # Half way to the next photo, which has none.
         thresholds[label] = (values[best] + below) / 2
