@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import typer
 
-from cli import catalogs, evaluating, items, searching, upkeep
+from cli import catalogs, evaluating, items, labelling, searching, upkeep
 
 app = typer.Typer(
     help="Visual search and labelling for fashion catalogs.",
@@ -22,6 +22,7 @@ app = typer.Typer(
 evaluate = typer.Typer(help="Measure how good the answers are.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(evaluate, name="evaluate")
 evaluate.command("neighbours")(evaluating.evaluate_neighbours)
+evaluate.command("heads")(evaluating.evaluate_heads)
 
 # As `modiste --help` lists them.
 _COMMANDS: tuple[Callable[..., None], ...] = (
@@ -33,6 +34,9 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     items.delete,
     items.relabel,
     searching.search,
+    labelling.fit,
+    labelling.classify,
+    labelling.suspects,
     searching.duplicates,
     searching.stats,
     upkeep.migrate,
@@ -64,7 +68,7 @@ def main() -> None:
 
 def _fail(error: Exception, status: int) -> None:
     # Our own errors are sentences; any other is a defect, and its place is wanted.
-    if type(error).__module__.split(".")[0] not in ("data", "indexer"):
+    if type(error).__module__.split(".")[0] not in ("data", "heads", "indexer", "service"):
         raise error
     print(f"modiste: {error}", file=sys.stderr)
     sys.exit(status)

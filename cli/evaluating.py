@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cli.options import FormatOption, GalleryOption, JsonOption, MapOption
+from cli.options import FormatOption, GalleryOption, JsonOption, MapOption, names_of
 from cli.output import figure, print_json, print_table
+
+_FIGURES = ("macro_f1", "top_3_accuracy", "log_loss", "calibration_error", "mean_set_size", "milliseconds")
 
 
 def evaluate_neighbours(
@@ -32,9 +35,7 @@ def evaluate_neighbours(
         raise typer.BadParameter(f"-k is whole numbers joined by commas; got {k!r}.") from error
     if ks[0] < 1:
         raise typer.BadParameter(f"-k is 1 or more; got {ks[0]}.")
-    targets = [target.strip() for target in relevant.split(",") if target.strip()]
-    if not targets:
-        raise typer.BadParameter(f"--relevant is one target or more, joined by commas; got {relevant!r}.")
+    targets = names_of(relevant, "--relevant")
     opened = Gallery(gallery)
     catalog = open_catalog(queries, format=catalog_format, mapping=None if mapping is None else parse_mapping(mapping))
     answer = measure(opened, catalog, load_encoder_of(opened.card), targets, ks=ks)
@@ -56,3 +57,102 @@ def evaluate_neighbours(
     )
     print(f"index_recall_at_{ks[-1]} {answer[f'index_recall_at_{ks[-1]}']:.4f}")
     return None
+
+
+def evaluate_heads(
+    gallery: GalleryOption,
+    targets: Annotated[str, typer.Option(help="Label columns, joined by commas.", show_default=False)],
+    queries: Annotated[
+        Path | None, typer.Option(help="Catalog of labelled photos. Default: the gallery's items of the split test.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Kinds of heads, joined by commas. Default: all that are fitted.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the figures, with pictures, into this HTML file.")] = None,
+    catalog_format: FormatOption = None,
+    mapping: MapOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the labels that heads predict, on photos new to them; docs/metrics.md defines each figure."""
+    from datetime import UTC, datetime
+
+    from data.readers import open_catalog, parse_mapping
+    from indexer.encoders import load_encoder_of
+    from indexer.files import replace_file
+    from indexer.gallery import Gallery
+    from service.head_evaluation import evaluate_target
+    from service.head_store import load_heads
+    from service.head_trial import encode_queries, test_queries, try_heads
+    from service.report import render_report
+
+    opened = Gallery(gallery)
+    kinds = None if head is None else names_of(head, "--head")
+    heads = [load_heads(gallery, target, kinds, opened.card) for target in names_of(targets, "--targets")]
+    if queries is None:
+        asked = test_queries(opened)
+    else:
+        read = None if mapping is None else parse_mapping(mapping)
+        catalog = open_catalog(queries, format=catalog_format, mapping=read)
+        asked = encode_queries(opened, catalog, load_encoder_of(opened.card))
+    answers = [try_heads(opened, asked, of_target) for of_target in heads]
+    figures = [evaluate_target(one) for one in answers]
+    source = "the gallery's split test" if queries is None else str(queries)
+    if report is not None:
+        facts = {
+            "gallery": str(gallery),
+            "version": str(opened.snapshot.version),
+            "encoder": f"{opened.card.name}, {opened.card.pooling}",
+            "photos": f"{source}; {asked.failed} could not be read",
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        }
+        page = render_report(answers, title=f"Heads of {gallery.resolve().name}", facts=facts, figures=figures)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(report, page.encode())
+    if as_json:
+        return print_json(
+            {
+                "gallery": str(gallery),
+                "version": opened.snapshot.version,
+                "queries_failed": asked.failed,
+                "report": None if report is None else str(report),
+                "targets": figures,
+            }
+        )
+    for one in figures:
+        _say_target(one)
+    if asked.failed:
+        print(f"{asked.failed} photos could not be read.", file=sys.stderr)
+    if report is not None:
+        print(f"The report is {report}.")
+    return None
+
+
+def _say_target(answer: dict[str, Any]) -> None:
+    """A table of a target's heads, and how the best compares with the others."""
+    unknown = answer["queries_with_unknown_label"]
+    print(f"{answer['target']}: {answer['queries']} photos; {unknown} have a label that no head knows")
+    measures = ["micro_f1", "exact_match"] if answer["several_labels"] else ["accuracy", "set_coverage"]
+    shares = [name for name in measures if f"{name}_low" in next(iter(answer["heads"].values()))]
+    plain = [name for name in _FIGURES if name in next(iter(answer["heads"].values()))]
+    print_table(
+        ["head", *measures, *plain],
+        [
+            [
+                kind,
+                *(_share(figures, name) if name in shares else _number(figures[name]) for name in measures),
+                *(_number(figures[name]) for name in plain),
+            ]
+            for kind, figures in answer["heads"].items()
+        ],
+    )
+    for sentence in answer["verdicts"].values():
+        print(sentence)
+
+
+def _share(figures: dict[str, Any], name: str) -> str:
+    value, interval = figure(figures[name], figures[f"{name}_low"], figures[f"{name}_high"])
+    return f"{value} ({interval})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -60,3 +60,15 @@ def check_variant(variant: str) -> None:
 
     if variant not in ("auto", *VARIANTS):
         raise typer.BadParameter(f"--variant is auto, {', '.join(VARIANTS)}; got {variant}.")
+
+
+def names_of(text: str, option: str) -> list[str]:
+    """The names in a list joined by commas, each once.
+
+    Raises:
+        typer.BadParameter: There is none.
+    """
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise typer.BadParameter(f"{option} is one name or more, joined by commas; got {text!r}.")
+    return names

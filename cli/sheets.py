@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from data.sheet import Tile
     from indexer.duplicates import Group
     from indexer.gallery import Neighbour
+    from service.suspects import Suspect
 
 # Photos on a sheet of duplicates.
 _SHEET = 96
@@ -37,6 +38,17 @@ def draw_groups(sheet: Path, groups: list[Group], font: Path | None) -> None:
             break
         for one in group.items[:_SHEET]:
             tiles.append(_tile(one.item, f"{number} {one.kind} {one.distance:.4f}", one.item.item_id))
+    _save(sheet, draw_sheet(None, tiles, columns=8, tile_size=160, font_file=font))
+
+
+def draw_suspects(sheet: Path, found: list[Suspect], font: Path | None) -> None:
+    """Suspects, each with its label, what is suggested and its item_id."""
+    from data.sheet import draw_sheet
+
+    tiles = [
+        _tile(one.item, f"{one.label} > {one.suggested}", f"{one.suggested_probability:.2f}", one.item.item_id)
+        for one in found[:_SHEET]
+    ]
     _save(sheet, draw_sheet(None, tiles, columns=8, tile_size=160, font_file=font))
 
 

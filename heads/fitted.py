@@ -33,6 +33,7 @@ class HeadCard:
         items: Labelled items that it was fitted on.
         unlabelled: Items that had no label in the target.
         rare: Labels with too few items to learn, and how many each had.
+        min_count: Labels of fewer items were too rare.
         balance: `none`, `weights` or `resample`: what was done about frequent labels.
         settings: What was chosen on validation.
         validation: Figures on photos that it was not fitted on; docs/heads.md lists them.
@@ -50,6 +51,7 @@ class HeadCard:
     items: int
     unlabelled: int
     rare: Mapping[str, int]
+    min_count: int
     balance: str
     settings: Mapping[str, Any]
     validation: Mapping[str, Any]

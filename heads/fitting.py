@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -35,7 +32,7 @@ from heads.metrics import (
 )
 from heads.mlp import MlpHead, MlpProgress
 from heads.novelty import Novelty, Trial
-from heads.validation import LabelTrial, Mapper, ask_without, label_trials, out_of_fold
+from heads.validation import LabelTrial, Mapper, ask_without, label_trials, out_of_fold, worker_map
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +40,6 @@ if TYPE_CHECKING:
     from heads.labels import EncodedLabels
 
 KINDS = ("knn", "linear", "mlp", "ensemble")
-_MOST_WORKERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +131,7 @@ def fit_heads(training: Training, options: FitOptions) -> dict[str, FittedHead]:
             f"got {len(labels.y)}."
         )
     folds = assign_folds(labels.y, groups=training.groups, seed=options.seed)
-    with _workers() as mapper:
+    with worker_map() as mapper:
         trials = [] if labels.multi_label else label_trials(training.embeddings, labels.y, folds, seed=options.seed)
         heard = {
             kind: _hear(head, training, folds, trials, options, mapper) for kind, head in _base_heads(options).items()
@@ -143,20 +139,6 @@ def fit_heads(training: Training, options: FitOptions) -> dict[str, FittedHead]:
         if "ensemble" in options.kinds:
             heard["ensemble"] = _combine(list(heard.values()), labels.y)
     return {kind: _finish(heard[kind], training, trials, options) for kind in options.kinds}
-
-
-@contextmanager
-def _workers() -> Iterator[Mapper]:
-    """A pool's `map`, with one thread of linear algebra in each worker.
-
-    On a machine that is busy with something else, OpenBLAS's own threads wait for each other: with two of them on two
-    cores a scaling that takes 0.8 s took 8 to 23 s.
-    """
-    from threadpoolctl import threadpool_limits
-
-    count = min(_MOST_WORKERS, os.cpu_count() or 1)
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(count) as pool:
-        yield pool.map
 
 
 def _base_heads(options: FitOptions) -> dict[str, Head]:
@@ -238,6 +220,7 @@ def _finish(heard: _Heard, training: Training, trials: list[LabelTrial], options
         items=len(labels.y),
         unlabelled=labels.unlabelled,
         rare=dict(labels.rare),
+        min_count=labels.min_count,
         balance=options.balance,
         settings=heard.head.settings_,
         validation={"photos": len(heard.asked), **figures, "temperature": temperature},

@@ -239,3 +239,12 @@ def _name(text: str) -> str:
     text = text.strip()
     mark = "=" if text.startswith(r"\=") else ""
     return mark + re.sub(r"\\([,=\\])", r"\1", text)
+
+
+def is_known(name: str, labels: Iterable[str], groups: Mapping[str, tuple[str, ...]] = DEFAULT_GROUPS) -> bool:
+    """Whether `label_factors` would take the name, for a head of these labels."""
+    try:
+        _members(name, list(labels), groups)
+    except HeadError:
+        return False
+    return True

@@ -30,6 +30,7 @@ class EncodedLabels:
         y: (N,) int64 class numbers, or (N, C) bool where an item has several labels.
         rare: Labels that were left out, and how many items have each.
         unlabelled: Items without a label in the target.
+        min_count: Labels of fewer items were rare.
     """
 
     target: str
@@ -38,6 +39,7 @@ class EncodedLabels:
     y: NDArray[Any]
     rare: Mapping[str, int]
     unlabelled: int
+    min_count: int
 
     @property
     def multi_label(self) -> bool:
@@ -79,7 +81,7 @@ def encode_labels(target: str, labels: Sequence[tuple[str, ...]], *, min_count: 
     rows = np.flatnonzero(truth.any(axis=1))
     y = truth[rows] if multi_label else truth[rows].argmax(axis=1)
     rare = {name: count for name, count in sorted(counts.items()) if name not in number}
-    return EncodedLabels(target, tuple(kept), rows, y, rare, sum(not names for names in labels))
+    return EncodedLabels(target, tuple(kept), rows, y, rare, sum(not names for names in labels), min_count)
 
 
 def label_codes(truth: NDArray[np.bool_], names: Sequence[str]) -> NDArray[np.int64]:

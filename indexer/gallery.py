@@ -84,6 +84,13 @@ class Gallery:
         """The searcher, opened on first use."""
         return Searcher(self.snapshot, self._index or FaissIndex.load(self.folder / FAISS_FOLDER, self.card))
 
+    @cached_property
+    def _keys(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All vector keys, ascending, and the row of each."""
+        keys = self.snapshot.columns("vector_key")["vector_key"].to_numpy()
+        order = np.argsort(keys)
+        return keys[order], order
+
     def neighbours(
         self,
         query: NDArray[np.float32],
@@ -148,13 +155,30 @@ class Gallery:
         rows: NDArray[np.int64] = pc.index_in(pa.array(item_ids, pa.string()), stored).fill_null(-1).to_numpy()
         return rows.astype(np.int64)
 
+    def rows_of_keys(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row numbers of embeddings by vector key, in the shape asked; -1 where the gallery has it no longer."""
+        known, order = self._keys
+        if not len(known):
+            return np.full(keys.shape, -1)
+        places = np.searchsorted(known, keys).clip(max=len(known) - 1)
+        rows: NDArray[np.int64] = np.where(known[places] == keys, order[places], -1)
+        return rows
+
     def item(self, item_id: str) -> CatalogItem:
         """The record of an item.
 
         Raises:
             QueryError: The gallery has no such item.
         """
-        return self._items(np.array([self._row_of(item_id)]))[0]
+        return self.items(np.array([self._row_of(item_id)]))[0]
+
+    def items(self, rows: NDArray[np.int64]) -> list[CatalogItem]:
+        """The records of some rows, in the order asked for.
+
+        Args:
+            rows: (R,) row numbers.
+        """
+        return [item_of(row) for row in self.snapshot.take(rows, *ITEM_COLUMNS)]
 
     def stats(self) -> dict[str, Any]:
         """What is in the gallery and how it is searched, as flat, JSON-ready values."""
@@ -194,16 +218,13 @@ class Gallery:
         group_by_product: bool,
     ) -> list[Neighbour]:
         chosen, products = [], set()
-        for item, distance in zip(self._items(rows), distances, strict=True):
+        for item, distance in zip(self.items(rows), distances, strict=True):
             product = item.product_id or f"\0{item.item_id}"
             if item.item_id == exclude or (group_by_product and product in products):
                 continue
             products.add(product)
             chosen.append(Neighbour(item, float(distance)))
         return chosen
-
-    def _items(self, rows: NDArray[np.int64]) -> list[CatalogItem]:
-        return [item_of(row) for row in self.snapshot.take(rows, *ITEM_COLUMNS)]
 
     def _row_of(self, item_id: str) -> int:
         row = int(self.rows_of([item_id])[0])

@@ -1,0 +1,351 @@
+"""Commands that predict labels: fit, classify, suspects."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.options import FontOption, GalleryOption, JsonOption, names_of
+from cli.output import plain_labels, print_json, print_table
+from cli.sheets import draw_suspects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from data.catalog import BadRow, CatalogItem
+    from heads.fitted import FittedHead
+    from indexer.gallery import Gallery
+    from service.classification import Classified, Prediction
+    from service.head_fitting import Refit
+
+# What `fit` says of a head, where it has it; docs/metrics.md defines each.
+_FIGURES = (
+    *("accuracy", "micro_f1", "macro_f1", "log_loss", "calibration_error_before", "calibration_error"),
+    *("coverage", "set_size", "novel_found", "known_rejected"),
+)
+TargetsOption = Annotated[str, typer.Option("--targets", help="Label columns, joined by commas.", show_default=False)]
+HeadOption = Annotated[
+    str | None, typer.Option("--head", help="knn, linear, mlp or ensemble. Default: the best on validation.")
+]
+
+
+def fit(
+    gallery: GalleryOption,
+    targets: TargetsOption,
+    head: Annotated[
+        str, typer.Option(help="knn, linear, mlp, ensemble, several joined by commas, or all.")
+    ] = "knn,linear,ensemble",
+    balance: Annotated[str, typer.Option(help="What to do about frequent labels: none, weights or resample.")] = "none",
+    min_count: Annotated[int, typer.Option(help="Labels of fewer items are left out, and reported.")] = 2,
+    trials: Annotated[int, typer.Option(help="Settings that the MLP search tries.")] = 20,
+    timeout: Annotated[float, typer.Option(help="Seconds that it may take, for each target.")] = 120.0,
+    seed: Annotated[int, typer.Option(help="Of folds and search.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit heads on the gallery's embeddings and labels, without encoding, and store them with it."""
+    from heads.fitting import KINDS, FitOptions
+    from indexer.gallery import Gallery
+    from service.head_fitting import fit_gallery
+
+    kinds = KINDS if head == "all" else names_of(head, "--head")
+    options = FitOptions(kinds=kinds, balance=balance, trials=trials, timeout=timeout, seed=seed)
+
+    def tell(sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)
+
+    opened = Gallery(gallery)
+    fitted = []
+    for refits in fit_gallery(opened, names_of(targets, "--targets"), options, min_count=min_count, progress=tell):
+        fitted += refits
+        if not as_json:
+            _say_fitted(refits)
+    if as_json:
+        print_json(
+            {
+                "gallery": str(gallery),
+                "version": opened.snapshot.version,
+                "heads": [{**asdict(one.card), "before": _before(one)} for one in fitted],
+            }
+        )
+
+
+def classify(
+    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.", show_default=False)],
+    gallery: GalleryOption,
+    targets: Annotated[
+        str | None, typer.Option(help="Label columns, joined by commas. Default: all with a head.")
+    ] = None,
+    head: HeadOption = None,
+    top: Annotated[int, typer.Option(help="Labels in an answer.")] = 3,
+    allowed: Annotated[str | None, typer.Option(help="Labels or groups to choose from: Tops, or Shirts,Jeans.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of labels or groups: Bottoms=0.6,Shirts=1.2.")] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help='TOML file of label groups, with lines like Tops = ["Blouse", "Tee"].')
+    ] = None,
+    coverage: Annotated[
+        float, typer.Option(help="Share of cases in which the prediction set holds the true label.")
+    ] = 0.9,
+    box: Annotated[str | None, typer.Option(help="Region of each photo: x,y,width,height as fractions 0..1.")] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a line a photo and target.")] = False,
+) -> None:
+    """Predict labels of photos, with how sure they are and what speaks for them."""
+    from data.catalog import Box
+    from heads.groups import DEFAULT_GROUPS, parse_allowed, parse_weights, read_groups
+    from indexer.encoders import load_encoder_of
+    from indexer.gallery import Gallery
+    from service.classification import Classifier, ClassifyOptions
+
+    if as_json and as_csv:
+        raise typer.BadParameter("Give --json or --csv, and not both.")
+    options = ClassifyOptions(
+        top=top,
+        allowed=() if allowed is None else parse_allowed(allowed),
+        weights={} if weights is None else parse_weights(weights),
+        groups=DEFAULT_GROUPS if groups is None else read_groups(groups),
+        coverage=coverage,
+    )
+    region = None if box is None else Box.parse(box)
+    opened = Gallery(gallery)
+    heads = _load_heads(opened, None if targets is None else names_of(targets, "--targets"), head)
+    _warn_stale(opened, heads)
+    classifier = Classifier(opened, heads, options)
+    answers = classifier.classify(_photos(photos, region), load_encoder_of(opened.card))
+    write = _write_csv if as_csv else _write_text
+    answered = _write_json(answers, opened) if as_json else write(answers)
+    if not answered:
+        raise typer.Exit(1)
+
+
+def suspects(
+    gallery: GalleryOption,
+    target: Annotated[str, typer.Option(help="Label column.", show_default=False)],
+    limit: Annotated[int, typer.Option(min=1, help="The most to list.")] = 50,
+    sheet: Annotated[Path | None, typer.Option(help="Draw them into this PNG.")] = None,
+    font: FontOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List labels that neighbours and a cross-validated head both dispute; `modiste relabel` mends them."""
+    from indexer.gallery import Gallery
+    from service.suspects import find_suspects
+
+    opened = Gallery(gallery)
+    every = find_suspects(opened, target)
+    found = every[:limit]
+    if sheet is not None:
+        draw_suspects(sheet, found, font)
+    if as_json:
+        return print_json(
+            {
+                "gallery": str(gallery),
+                "version": opened.snapshot.version,
+                "target": target,
+                "found": len(every),
+                "sheet": None if sheet is None else str(sheet),
+                "suspects": [
+                    {
+                        "item_id": one.item.item_id,
+                        "label": one.label,
+                        "probability": round(one.probability, 4),
+                        "suggested": one.suggested,
+                        "suggested_probability": round(one.suggested_probability, 4),
+                        "image": str(one.item.image) if isinstance(one.item.image, Path) else None,
+                    }
+                    for one in found
+                ],
+            }
+        )
+    print_table(
+        ["item_id", "label", "probability", "suggested", "probability"],
+        [
+            [one.item.item_id, one.label, f"{one.probability:.3f}", one.suggested, f"{one.suggested_probability:.3f}"]
+            for one in found
+        ],
+    )
+    print(f"{len(every)} of {len(opened)} items have a disputed {target}; {len(found)} are listed.")
+    if found:
+        first = f'{found[0].item.item_id} "{target}={found[0].suggested}"'
+        print(f"If the first is wrong: modiste relabel {first} --gallery {gallery}")
+    return None
+
+
+def _load_heads(gallery: Gallery, targets: list[str] | None, kind: str | None) -> list[FittedHead]:
+    """The heads asked for; the best one of each target where none is named."""
+    from service.head_store import best_kind, fitted_targets, load_head
+
+    wanted = fitted_targets(gallery.folder, gallery.card, kind) if targets is None else targets
+    return [
+        load_head(gallery.folder, target, kind or best_kind(gallery.folder, target, gallery.card), gallery.card)
+        for target in wanted
+    ]
+
+
+def _warn_stale(gallery: Gallery, heads: list[FittedHead]) -> None:
+    from service.training_set import staleness
+
+    for fitted in heads:
+        now = staleness(fitted, gallery)
+        if now.is_stale:
+            print(
+                f"The {fitted.card.kind} head of {fitted.card.target} is {now}; `modiste fit` fits it again.",
+                file=sys.stderr,
+            )
+
+
+def _photos(paths: list[Path], box: Any) -> Iterator[CatalogItem | BadRow]:
+    """The photos asked about, folders opened."""
+    from dataclasses import replace
+
+    from data.catalog import CatalogItem
+    from data.folder import read_folder
+
+    for path in paths:
+        if path.is_dir():
+            for row in read_folder(path):
+                yield replace(row, item_id=str(path / row.item_id), box=box) if isinstance(row, CatalogItem) else row
+        else:
+            yield CatalogItem(str(path), path, box=box)
+
+
+def _say_fitted(refits: list[Refit]) -> None:
+    """What was fitted for a target: a table of its heads, on photos that they were not fitted on."""
+    card = refits[0].card
+    print(f"{card.target}: {len(card.labels)} labels on {card.items} items; {card.unlabelled} items have none")
+    if card.rare:
+        rare = ", ".join(f"{name} ({count})" for name, count in list(card.rare.items())[:8])
+        print(f"left out, fewer than {card.min_count} items: {rare}{' ...' if len(card.rare) > 8 else ''}")
+    names = [name for name in _FIGURES if name in card.validation]
+    print_table(
+        ["head", *names, "seconds", "change"],
+        [
+            [
+                refit.card.kind,
+                *(f"{refit.card.validation[name]:.3f}" for name in names),
+                f"{refit.card.seconds:.1f}",
+                _change(refit),
+            ]
+            for refit in refits
+        ],
+    )
+
+
+def _change(refit: Refit) -> str:
+    """By how much the head is better than the one that it replaced."""
+    if refit.before is None or refit.measure not in refit.before.validation:
+        return "-"
+    change = refit.card.validation[refit.measure] - refit.before.validation[refit.measure]
+    return f"{change:+.3f} {refit.measure} since version {refit.before.gallery_version}"
+
+
+def _before(refit: Refit) -> dict[str, Any] | None:
+    if refit.before is None:
+        return None
+    figure = refit.before.validation.get(refit.measure)
+    return {"gallery_version": refit.before.gallery_version, refit.measure: figure}
+
+
+def _write_text(answers: Iterator[Classified]) -> int:
+    """A block of lines a photo; how many photos were answered."""
+    answered = 0
+    for answer in answers:
+        if answer.reason is not None:
+            print(f"{answer.photo}: {answer.reason}", file=sys.stderr)
+            continue
+        answered += 1
+        print(answer.photo)
+        for one in answer.predictions:
+            ranked = ", ".join(f"{name} {probability:.3f}" for name, probability in one.labels)
+            print(f"  {one.target} ({one.head}): {ranked}{_doubt(one)}")
+        near = ", ".join(f"{near.item.item_id} {near.distance:.3f}" for near in answer.neighbours)
+        print(f"  nearest: {near}")
+    return answered
+
+
+def _doubt(one: Prediction) -> str:
+    """What else could be, in words."""
+    if one.none_of_these:
+        return f"; none of these? {one.familiarity:.1%} of known photos look as strange"
+    if one.prediction_set is None:
+        return f"; it has {', '.join(one.predicted) or 'none'}"
+    if not one.prediction_set:
+        return "; no label is sure enough"
+    return "" if len(one.prediction_set) == 1 else f"; it may be {' or '.join(one.prediction_set)}"
+
+
+def _write_csv(answers: Iterator[Classified]) -> int:
+    """A line a photo and target; how many photos were answered."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    columns = ("photo", "target", "head", "predicted", "label", "probability", "prediction_set", "familiarity", "error")
+    writer.writerow(columns)
+    answered = 0
+    for answer in answers:
+        answered += answer.reason is None
+        if answer.reason is not None:
+            writer.writerow([answer.photo, *[""] * 7, answer.reason])
+        for one in answer.predictions:
+            label, probability = one.labels[0]
+            writer.writerow(
+                [
+                    *(answer.photo, one.target, one.head, "|".join(one.predicted), label, f"{probability:.4f}"),
+                    "" if one.prediction_set is None else "|".join(one.prediction_set),
+                    "" if one.familiarity is None else f"{one.familiarity:.4f}",
+                    "",
+                ]
+            )
+    return answered
+
+
+def _write_json(answers: Iterator[Classified], gallery: Gallery) -> int:
+    """One object; how many photos were answered."""
+    photos = [_described(answer) for answer in answers]
+    print_json(
+        {
+            "gallery": str(gallery.folder),
+            "version": gallery.snapshot.version,
+            "encoder": gallery.card.name,
+            "photos": photos,
+        }
+    )
+    return sum(photo["error"] is None for photo in photos)
+
+
+def _described(answer: Classified) -> dict[str, Any]:
+    return {
+        "photo": answer.photo,
+        "error": answer.reason,
+        "predictions": [
+            {
+                "target": one.target,
+                "head": one.head,
+                "predicted": list(one.predicted),
+                "none_of_these": one.none_of_these,
+                "familiarity": None if one.familiarity is None else round(one.familiarity, 4),
+                "labels": [{"label": name, "probability": round(value, 4)} for name, value in one.labels],
+                "prediction_set": None if one.prediction_set is None else list(one.prediction_set),
+                "votes": [
+                    {
+                        "item_id": vote.item.item_id,
+                        "labels": list(vote.item.labels.get(one.target, ())),
+                        "similarity": round(vote.similarity, 4),
+                        "weight": round(vote.weight, 4),
+                    }
+                    for vote in one.votes
+                ],
+            }
+            for one in answer.predictions
+        ],
+        "neighbours": [
+            {
+                "item_id": near.item.item_id,
+                "distance": round(near.distance, 6),
+                "similarity": round(near.similarity, 6),
+                "labels": plain_labels(near.item),
+            }
+            for near in answer.neighbours
+        ],
+    }

@@ -1,0 +1,98 @@
+"""Fitted heads as bytes: a JSON card for people and programs, and the arrays in safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heads.ensemble import MEMBERS, EnsembleHead
+from heads.fitted import FittedHead, HeadCard
+from heads.head import HeadError
+from heads.novelty import Novelty
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# A card with another number was written by another Modiste.
+HEAD_VERSION = 1
+
+
+def pack(fitted: FittedHead) -> tuple[dict[str, Any], bytes]:
+    """The card, JSON-ready, and the arrays, which it knows by their digest."""
+    from safetensors.numpy import save
+
+    arrays = {f"head.{name}": array for name, array in fitted.head.arrays().items()}
+    arrays |= {"scores": fitted.scores, "keys": fitted.keys, "codes": fitted.codes}
+    if fitted.novelty is not None:
+        arrays |= {"novelty.weights": fitted.novelty.weights, "novelty.known": fitted.novelty.known}
+    if fitted.thresholds is not None:
+        arrays["thresholds"] = fitted.thresholds
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    card = {
+        "modiste_head": HEAD_VERSION,
+        **asdict(fitted.card),
+        "temperature": fitted.temperature,
+        "arrays_sha256": hashlib.sha256(content).hexdigest(),
+    }
+    return card, content
+
+
+def read_card(text: str, source: str) -> tuple[HeadCard, dict[str, Any]]:
+    """The card that `pack` wrote, and all that stood in the JSON.
+
+    Args:
+        text: JSON.
+        source: Where it comes from, for messages.
+
+    Raises:
+        HeadError: No such card, or another Modiste's.
+    """
+    try:
+        record = json.loads(text)
+        version = record["modiste_head"]
+        names = [field.name for field in fields(HeadCard)]
+        values = {name: record[name] for name in names} if version == HEAD_VERSION else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise HeadError(f"{source} is not the card of a head; it may be damaged. Fit the head again.") from error
+    if version != HEAD_VERSION:
+        raise HeadError(f"{source} is of version {version}; this Modiste reads {HEAD_VERSION}. Fit the head again.")
+    return HeadCard(**{**values, "labels": tuple(values["labels"])}), record
+
+
+def unpack(card: HeadCard, record: Mapping[str, Any], content: bytes, source: str) -> FittedHead:
+    """The head that `pack` packed.
+
+    Args:
+        card: And
+        record: what `read_card` gave.
+        content: The arrays.
+        source: Where they come from, for messages.
+
+    Raises:
+        HeadError: The arrays are not those of the card.
+    """
+    from safetensors.numpy import load
+
+    if hashlib.sha256(content).hexdigest() != record["arrays_sha256"]:
+        raise HeadError(f"{source} is not what was written; it is damaged. Fit the head again.")
+    arrays: dict[str, NDArray[Any]] = load(content)
+    own = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
+    kind = EnsembleHead if card.kind == EnsembleHead.kind else MEMBERS[card.kind]
+    novelty = None
+    if "novelty.weights" in arrays:
+        novelty = Novelty(arrays["novelty.weights"], arrays["novelty.known"], {})
+    return FittedHead(
+        head=kind.restored(card.settings, own, np.arange(len(card.labels)), card.multi_label),
+        card=card,
+        temperature=float(record["temperature"]),
+        scores=arrays["scores"],
+        novelty=novelty,
+        thresholds=arrays.get("thresholds"),
+        keys=arrays["keys"],
+        codes=arrays["codes"],
+    )

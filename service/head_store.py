@@ -1,0 +1,154 @@
+"""Fitted heads in a gallery's folder: `heads/<target>/<kind>.json` and the arrays that it names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from filelock import FileLock
+
+from heads.head import HeadError
+from heads.storage import pack, read_card, unpack
+from indexer.files import fsync, replace_file
+
+if TYPE_CHECKING:
+    from heads.fitted import FittedHead, HeadCard
+    from indexer.encoders import EncoderCard
+
+HEADS_FOLDER = "heads"
+
+
+class HeadNotFoundError(HeadError):
+    """The gallery has no such head."""
+
+
+def save_heads(gallery: Path, heads: Iterable[FittedHead]) -> None:
+    """Puts each head in the place of the one of its target and kind; who reads has the old one or the new one, whole.
+
+    Args:
+        gallery: The gallery's folder.
+        heads: Of any targets.
+
+    Raises:
+        OSError: They could not be written; the old ones stand.
+    """
+    with FileLock(gallery / ".heads.lock"):
+        for fitted in heads:
+            folder = _folder(gallery, fitted.card.target)
+            folder.mkdir(parents=True, exist_ok=True)
+            record, content = pack(fitted)
+            record["arrays"] = f"{fitted.card.kind}-{record['arrays_sha256'][:16]}.safetensors"
+            replace_file(folder / record["arrays"], content)
+            text = json.dumps(record, ensure_ascii=False, indent=1)
+            replace_file(folder / f"{fitted.card.kind}.json", text.encode())
+            fsync(folder.parent)
+            for old in folder.glob(f"{fitted.card.kind}-*"):
+                if old.name != record["arrays"]:
+                    old.unlink()
+
+
+def load_head(gallery: Path, target: str, kind: str, encoder: EncoderCard) -> FittedHead:
+    """A fitted head.
+
+    Args:
+        gallery: The gallery's folder.
+        target: What it predicts.
+        kind: `knn`, `linear`, `mlp` or `ensemble`.
+        encoder: Of the embeddings that it will be asked about.
+
+    Raises:
+        HeadNotFoundError: There is none; the message lists those that there are.
+        HeadError: It is damaged, or of another encoder.
+    """
+    path = _folder(gallery, target) / f"{kind}.json"
+    for last in (False, True):
+        try:
+            card, record = read_card(path.read_text(), str(path))
+            content = (path.parent / record["arrays"]).read_bytes()
+            break
+        except FileNotFoundError as error:
+            # The arrays are gone where another process has just put others in their place.
+            if last or not path.exists():
+                raise HeadNotFoundError(_missing(gallery, target, kind)) from error
+    if card.encoder_fingerprint != encoder.fingerprint:
+        raise HeadError(
+            f"The {kind} head of '{target}' was fitted on embeddings of {card.encoder}, with another setting or of "
+            f"another encoder than those of gallery {gallery} ({encoder.name}). Fit it again: modiste fit --gallery "
+            f"{gallery} --targets {target}"
+        )
+    return unpack(card, record, content, str(path.parent / record["arrays"]))
+
+
+def stored_cards(gallery: Path) -> list[HeadCard]:
+    """The cards of all heads in a gallery's folder, by target and kind; those of other encoders too.
+
+    Raises:
+        HeadError: A card is damaged.
+    """
+    paths = sorted((gallery / HEADS_FOLDER).glob("*/*.json"))
+    return [read_card(path.read_text(), str(path))[0] for path in paths]
+
+
+def load_heads(gallery: Path, target: str, kinds: Sequence[str] | None, encoder: EncoderCard) -> list[FittedHead]:
+    """The heads of a target, of the kinds asked for; None for all that are fitted with this encoder.
+
+    Raises:
+        HeadNotFoundError: There is none.
+        HeadError: As `load_head`.
+    """
+    wanted = [card.kind for card in _own_cards(gallery, target, encoder)] if kinds is None else kinds
+    return [load_head(gallery, target, kind, encoder) for kind in wanted]
+
+
+def fitted_targets(gallery: Path, encoder: EncoderCard, kind: str | None = None) -> list[str]:
+    """The targets that have a head of this encoder, or one of a kind, in order of name.
+
+    Raises:
+        HeadNotFoundError: None has.
+    """
+    cards = [card for card in stored_cards(gallery) if kind in (None, card.kind)]
+    targets = sorted({card.target for card in cards if card.encoder_fingerprint == encoder.fingerprint})
+    if not targets:
+        raise HeadNotFoundError(_missing(gallery, None, kind))
+    return targets
+
+
+def best_kind(gallery: Path, target: str, encoder: EncoderCard) -> str:
+    """The kind of the target's head that did best on validation: the least log loss.
+
+    Raises:
+        HeadNotFoundError: The target has no head of this encoder.
+    """
+    cards = _own_cards(gallery, target, encoder)
+    return min(cards, key=lambda card: (card.validation["log_loss"], card.kind)).kind
+
+
+def _own_cards(gallery: Path, target: str, encoder: EncoderCard) -> list[HeadCard]:
+    """The cards of a target's heads: of this encoder, or where there are none, of others, to be refused by name."""
+    cards = [card for card in stored_cards(gallery) if card.target == target]
+    own = [card for card in cards if card.encoder_fingerprint == encoder.fingerprint] or cards
+    if not own:
+        raise HeadNotFoundError(_missing(gallery, target, None))
+    return own
+
+
+def _folder(gallery: Path, target: str) -> Path:
+    """The folder of a target, whatever signs are in its name."""
+    name = quote(target, safe=" ")
+    return gallery / HEADS_FOLDER / (f"%2E{name[1:]}" if name.startswith(".") else name)
+
+
+def _missing(gallery: Path, target: str | None, kind: str | None) -> str:
+    kinds: dict[str, list[str]] = {}
+    for card in stored_cards(gallery):
+        kinds.setdefault(card.target, []).append(card.kind)
+    fitted = "; ".join(f"{name}: {', '.join(found)}" for name, found in kinds.items()) or "none"
+    what = f"{kind} head" if kind else "head"
+    of = f" of '{target}'" if target else " of this encoder"
+    return (
+        f"Gallery {gallery} has no {what}{of}; fitted are {fitted}. Fit one: modiste fit --gallery {gallery} "
+        f"--targets {target or 'TARGET'}"
+    )
