@@ -254,7 +254,7 @@ class MlpHead(Head):
             trial.report(best.loss, epoch)
             if trial.should_prune():
                 return None
-            if time.monotonic() > deadline or (fixed is None and epoch - best.epochs >= _PATIENCE):
+            if time.monotonic() > deadline or epoch - best.epochs >= _PATIENCE:
                 break
         return best
 

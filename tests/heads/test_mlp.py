@@ -278,18 +278,20 @@ def test_stops_early_and_keeps_the_best_trial(scripted: type[ScriptedNetwork], m
         [0.5, float("nan")],
         # Better at 4 and at 8, best at 9 (the half of 4, 0.4 among 0.6, 0.7; of 8, 0.3 among 0.5), ends after 21.
         [0.9, 0.8, 0.7, 0.4, 0.4, 0.4, 0.4, 0.3, 0.2, 0.3],
-        # As good as the best at 4, no better at 8.
+        # The best by 4 and by 8 with its third, ends after 15, before 16, and worse than the fourth.
+        [0.9, 0.9, 0.28, 0.9],
+        # In the better half at 4, not at 8.
         [0.4],
         # On all rows.
         [0.0],
     ]
     progress: list[MlpProgress] = []
     embeddings, y = exclusive_or(60)
-    head = MlpHead(trials=5, progress=progress.append).fit(embeddings, y)
-    assert scripted.epochs == [18, 4, 2, 21, 8, 9]
+    head = MlpHead(trials=6, progress=progress.append).fit(embeddings, y)
+    assert scripted.epochs == [18, 4, 2, 21, 15, 8, 9]
     assert head.settings_["epochs"] == 9
-    assert [p.best for p in progress] == [0.5, 0.5, 0.5, 0.2, 0.2]
-    assert all(p.trials == 5 for p in progress)
+    assert [p.best for p in progress] == [0.5, 0.5, 0.5, 0.2, 0.2, 0.2]
+    assert all(p.trials == 6 for p in progress)
 
 
 def test_a_given_number_of_epochs_is_judged_at_its_end(scripted: type[ScriptedNetwork]) -> None:
