@@ -23,7 +23,7 @@ HEAD_VERSION = 1
 
 
 def pack(fitted: FittedHead) -> tuple[dict[str, Any], bytes]:
-    """The card, JSON-ready, and the arrays, which it knows by their digest."""
+    """The card, JSON-ready, which knows the arrays and itself by their digests, and the arrays."""
     from safetensors.numpy import save
 
     arrays = {f"head.{name}": array for name, array in fitted.head.arrays().items()}
@@ -33,43 +33,52 @@ def pack(fitted: FittedHead) -> tuple[dict[str, Any], bytes]:
     if fitted.thresholds is not None:
         arrays["thresholds"] = fitted.thresholds
     content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    card = {
+    digest = hashlib.sha256(content).hexdigest()
+    record = {
         "modiste_head": HEAD_VERSION,
         **asdict(fitted.card),
         "temperature": fitted.temperature,
-        "arrays_sha256": hashlib.sha256(content).hexdigest(),
+        "arrays": f"{fitted.card.kind}-{digest[:16]}.safetensors",
+        "arrays_sha256": digest,
     }
-    return card, content
+    return record | {"card_sha256": _digest(record)}, content
 
 
-def read_card(text: str, source: str) -> tuple[HeadCard, dict[str, Any]]:
+def read_card(content: bytes, source: str) -> tuple[HeadCard, dict[str, Any]]:
     """The card that `pack` wrote, and all that stood in the JSON.
 
     Args:
-        text: JSON.
+        content: JSON.
         source: Where it comes from, for messages.
 
     Raises:
-        HeadError: No such card, or another Modiste's.
+        HeadError: No such card, one that is not what was written, or another Modiste's.
     """
     try:
-        record = json.loads(text)
+        record = json.loads(content)
         version = record["modiste_head"]
-        names = [field.name for field in fields(HeadCard)]
-        values = {name: record[name] for name in names} if version == HEAD_VERSION else {}
     except (ValueError, KeyError, TypeError) as error:
         raise HeadError(f"{source} is not the card of a head; it may be damaged. Fit the head again.") from error
     if version != HEAD_VERSION:
         raise HeadError(f"{source} is of version {version}; this Modiste reads {HEAD_VERSION}. Fit the head again.")
+    if record.get("card_sha256") != _digest(record):
+        raise HeadError(f"{source} is not what was written; it is damaged. Fit the head again.")
+    values = {field.name: record[field.name] for field in fields(HeadCard)}
     return HeadCard(**{**values, "labels": tuple(values["labels"])}), record
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    """The SHA-256 of a card's values, however the JSON is laid out."""
+    values = {name: value for name, value in record.items() if name != "card_sha256"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def unpack(card: HeadCard, record: Mapping[str, Any], content: bytes, source: str) -> FittedHead:
     """The head that `pack` packed.
 
     Args:
-        card: And
-        record: what `read_card` gave.
+        card: Of `read_card`.
+        record: And what stood in its JSON.
         content: The arrays.
         source: Where they come from, for messages.
 

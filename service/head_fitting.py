@@ -22,7 +22,8 @@ class Refit:
 
     Args:
         card: What it is.
-        before: The card of the head that it replaced, of the same target, kind and encoder; None where there was none.
+        before: The card of the head that it replaced, of the same target, kind and encoder; None where there was none,
+            or a damaged one.
     """
 
     card: HeadCard
@@ -53,12 +54,10 @@ def fit_gallery(
 
     Raises:
         FilterError: The gallery has no such target.
-        HeadError: Too few labels or photos, or a stored card that is damaged.
+        HeadError: Too few labels or photos.
     """
-    known = gallery.card.fingerprint
-    before = {
-        (card.target, card.kind): card for card in stored_cards(gallery.folder) if card.encoder_fingerprint == known
-    }
+    stored = stored_cards(gallery.folder, skip_damaged=True)
+    before = {(card.target, card.kind): card for card in stored if card.encoder_fingerprint == gallery.card.fingerprint}
     for target in targets:
         training_set(gallery, target, min_count=min_count)
     for target in targets:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from filelock import FileLock
 
+from heads.fitting import KINDS
 from heads.head import HeadError
 from heads.storage import pack, read_card, unpack
 from indexer.files import fsync, replace_file
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from indexer.encoders import EncoderCard
 
 HEADS_FOLDER = "heads"
+# File systems take 255 bytes; targets with longer names are told apart by a digest.
+_LONGEST = 200
 
 
 class HeadNotFoundError(HeadError):
@@ -40,7 +44,6 @@ def save_heads(gallery: Path, heads: Iterable[FittedHead]) -> None:
             folder = _folder(gallery, fitted.card.target)
             folder.mkdir(parents=True, exist_ok=True)
             record, content = pack(fitted)
-            record["arrays"] = f"{fitted.card.kind}-{record['arrays_sha256'][:16]}.safetensors"
             replace_file(folder / record["arrays"], content)
             text = json.dumps(record, ensure_ascii=False, indent=1)
             replace_file(folder / f"{fitted.card.kind}.json", text.encode())
@@ -64,15 +67,9 @@ def load_head(gallery: Path, target: str, kind: str, encoder: EncoderCard) -> Fi
         HeadError: It is damaged, or of another encoder.
     """
     path = _folder(gallery, target) / f"{kind}.json"
-    for last in (False, True):
-        try:
-            card, record = read_card(path.read_text(), str(path))
-            content = (path.parent / record["arrays"]).read_bytes()
-            break
-        except FileNotFoundError as error:
-            # The arrays are gone where another process has just put others in their place.
-            if last or not path.exists():
-                raise HeadNotFoundError(_missing(gallery, target, kind)) from error
+    if kind not in KINDS or not path.exists():
+        raise HeadNotFoundError(_missing(gallery, target, kind))
+    card, record, content = _read(path)
     if card.encoder_fingerprint != encoder.fingerprint:
         raise HeadError(
             f"The {kind} head of '{target}' was fitted on embeddings of {card.encoder}, with another setting or of "
@@ -82,14 +79,26 @@ def load_head(gallery: Path, target: str, kind: str, encoder: EncoderCard) -> Fi
     return unpack(card, record, content, str(path.parent / record["arrays"]))
 
 
-def stored_cards(gallery: Path) -> list[HeadCard]:
-    """The cards of all heads in a gallery's folder, by target and kind; those of other encoders too.
+def stored_cards(gallery: Path, target: str | None = None, *, skip_damaged: bool = False) -> list[HeadCard]:
+    """The cards of a gallery's heads, by target and kind; those of other encoders too.
+
+    Args:
+        gallery: The gallery's folder.
+        target: Whose heads; None for all.
+        skip_damaged: Leave out cards that cannot be read, where a head is about to take their place.
 
     Raises:
         HeadError: A card is damaged.
     """
-    paths = sorted((gallery / HEADS_FOLDER).glob("*/*.json"))
-    return [read_card(path.read_text(), str(path))[0] for path in paths]
+    paths = (gallery / HEADS_FOLDER).glob("*/*.json") if target is None else _folder(gallery, target).glob("*.json")
+    cards = []
+    for path in sorted(paths):
+        try:
+            cards.append(read_card(path.read_bytes(), str(path))[0])
+        except HeadError:
+            if not skip_damaged:
+                raise
+    return cards
 
 
 def load_heads(gallery: Path, target: str, kinds: Sequence[str] | None, encoder: EncoderCard) -> list[FittedHead]:
@@ -128,22 +137,43 @@ def best_kind(gallery: Path, target: str, encoder: EncoderCard) -> str:
 
 def _own_cards(gallery: Path, target: str, encoder: EncoderCard) -> list[HeadCard]:
     """The cards of a target's heads: of this encoder, or where there are none, of others, to be refused by name."""
-    cards = [card for card in stored_cards(gallery) if card.target == target]
+    cards = stored_cards(gallery, target)
     own = [card for card in cards if card.encoder_fingerprint == encoder.fingerprint] or cards
     if not own:
         raise HeadNotFoundError(_missing(gallery, target, None))
     return own
 
 
+def _read(path: Path) -> tuple[HeadCard, dict[str, Any], bytes]:
+    """A card, all that stood in it, and its arrays, though another process may be putting others in their place."""
+    before = None
+    while True:
+        text = path.read_bytes()
+        card, record = read_card(text, str(path))
+        arrays = path.parent / record["arrays"]
+        try:
+            return card, record, arrays.read_bytes()
+        except FileNotFoundError as error:
+            # A newer card names the newer arrays; the same card again names arrays that are lost.
+            if text == before:
+                raise HeadError(f"{arrays} is gone, which {path} names. Fit the head again.") from error
+            before = text
+
+
 def _folder(gallery: Path, target: str) -> Path:
-    """The folder of a target, whatever signs are in its name."""
+    """The folder of a target, whatever signs are in its name and however long it is."""
     name = quote(target, safe=" ")
-    return gallery / HEADS_FOLDER / (f"%2E{name[1:]}" if name.startswith(".") else name)
+    if name.startswith("."):
+        name = f"%2E{name[1:]}"
+    if len(name) > _LONGEST:
+        # No quoted name has a %~.
+        name = f"{name[:100]}%~{hashlib.blake2b(target.encode(), digest_size=16).hexdigest()}"
+    return gallery / HEADS_FOLDER / name
 
 
 def _missing(gallery: Path, target: str | None, kind: str | None) -> str:
     kinds: dict[str, list[str]] = {}
-    for card in stored_cards(gallery):
+    for card in stored_cards(gallery, skip_damaged=True):
         kinds.setdefault(card.target, []).append(card.kind)
     fitted = "; ".join(f"{name}: {', '.join(found)}" for name, found in kinds.items()) or "none"
     what = f"{kind} head" if kind else "head"
