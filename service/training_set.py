@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heads.fitting import Training
+from heads.head import HeadError
 from heads.labels import MIN_COUNT, EncodedLabels, encode_labels, label_codes
-from indexer.filters import SPLIT
+from indexer.filters import SPLIT, FilterError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,17 +29,22 @@ def training_set(gallery: Gallery, target: str, *, min_count: int = MIN_COUNT) -
 
     Raises:
         FilterError: The gallery has no such target; the message lists those that it has.
-        HeadError: Fewer than two labels with enough items.
+        HeadError: Fewer than two labels with enough items, or all of these are of one product.
     """
     labels, rows = _labelled(gallery, target, min_count)
     stored = gallery.snapshot.columns("item_id", "product_id", "vector_key")
     # An item of no product is one by itself, whatever products are called.
     pairs = zip(*(stored[name].to_pylist() for name in ("item_id", "product_id")), strict=True)
-    products = np.array([f"product {product}" if product else f"item {item}" for item, product in pairs])
+    products = np.array([f"product {product}" if product else f"item {item}" for item, product in pairs])[rows]
+    if (products == products[0]).all():
+        raise HeadError(
+            f"Heads are checked on products that they were not fitted on; all {len(rows)} items with a label in "
+            f"'{target}' are of {products[0]}. Index more products, or a catalog whose product ids tell them apart."
+        )
     return Training(
         embeddings=gallery.snapshot.embeddings()[rows],
         labels=labels,
-        groups=products[rows],
+        groups=products,
         keys=stored["vector_key"].to_numpy()[rows],
         encoder=gallery.card.name,
         encoder_fingerprint=gallery.card.fingerprint,
@@ -66,7 +72,7 @@ class Staleness:
     Args:
         versions: Commits since.
         added: Labelled items that the head has not seen.
-        removed: Items that it has seen and that are gone, or have another photo.
+        removed: Items that it has seen and that are gone, or have another photo, or no label to learn.
         relabelled: Items whose label in the target is another now.
     """
 
@@ -89,16 +95,16 @@ class Staleness:
 
 
 def staleness(fitted: FittedHead, gallery: Gallery) -> Staleness:
-    """What has changed in a gallery since the head was fitted, item by item.
-
-    Raises:
-        FilterError: The gallery no longer has the target.
-    """
+    """What has changed in a gallery since the head was fitted, item by item."""
     card = fitted.card
     version = gallery.snapshot.version
     if card.gallery_version == version:
         return Staleness(0, 0, 0, 0)
-    labels, rows = _labelled(gallery, card.target, card.min_count)
+    try:
+        labels, rows = _labelled(gallery, card.target, card.min_count)
+    except (FilterError, HeadError):
+        # Nothing is left that a head could be fitted on; this one still answers.
+        return Staleness(version - card.gallery_version, 0, len(fitted.keys), 0)
     keys = gallery.snapshot.columns("vector_key")["vector_key"].to_numpy()[rows]
     codes = label_codes(labels.truth, labels.names)
     order = np.argsort(fitted.keys)
