@@ -234,11 +234,13 @@ def distances_to_gallery(distances: NDArray[np.float32]) -> NDArray[np.float32]:
     """How far (B,) queries are from a gallery, as heads.novelty wants it: the mean distance to the nearest few.
 
     Args:
-        distances: (B, k) to the nearest items, closest first; inf where the gallery has fewer.
+        distances: (B, k) to the nearest items, closest first; inf where the gallery has fewer. To one without items it
+            is the farthest that there is, 2.
     """
     nearest = distances[:, :NEAREST]
     known = np.isfinite(nearest)
-    means: NDArray[np.float32] = np.where(known, nearest, 0).sum(axis=1) / known.sum(axis=1).clip(min=1)
+    sums = np.where(known, nearest, np.float32(0)).sum(axis=1)
+    means: NDArray[np.float32] = np.where(known.any(axis=1), sums / known.sum(axis=1).clip(min=1), 2).astype(np.float32)
     return means
 
 
