@@ -95,9 +95,18 @@ def try_heads(gallery: Gallery, queries: Queries, heads: Sequence[FittedHead]) -
     Queries that a head was fitted on, the same photo under the same item_id, are left out.
 
     Raises:
-        HeadError: No query is left.
+        HeadError: No query is left, or heads know different labels.
     """
     card = heads[0].card
+    known = (card.labels, card.multi_label)
+    other = next((head.card for head in heads if (head.card.labels, head.card.multi_label) != known), None)
+    if other is not None:
+        odd = ", ".join(sorted({*card.labels} ^ {*other.labels})[:5])
+        raise HeadError(
+            f"Heads of '{card.target}' are compared on the same labels; those of the {card.kind} head, of gallery "
+            f"version {card.gallery_version}, and of the {other.kind} head, of version {other.gallery_version}, "
+            f"differ in {odd or 'how many an item may have'}. Fit them again together."
+        )
     seen = np.unique(np.concatenate([head.keys for head in heads]))
     asked = np.flatnonzero([bool(item.labels.get(card.target)) for item in queries.items])
     rows = asked[~np.isin(queries.keys[asked], seen)]
