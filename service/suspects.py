@@ -51,7 +51,7 @@ def find_suspects(gallery: Gallery, target: str) -> list[Suspect]:
     """The items whose label is the likeliest neither for a kNN nor for a linear head, most disputed first.
 
     Each item is judged by heads that were fitted on other products only, in five folds. Items of labels that only one
-    item has, and of the split `test`, are not judged.
+    product has, and of the split `test`, are not judged.
 
     Args:
         gallery: Whose labels.
@@ -59,7 +59,7 @@ def find_suspects(gallery: Gallery, target: str) -> list[Suspect]:
 
     Raises:
         FilterError: The gallery has no such target.
-        HeadError: Items have several labels in it, or there are too few.
+        HeadError: Items have several labels in it, or there are too few labels or products.
     """
     training = training_set(gallery, target)
     labels = training.labels
@@ -69,6 +69,10 @@ def find_suspects(gallery: Gallery, target: str) -> list[Suspect]:
     with worker_map() as mapper:
         said = [_hear(head, training, folds, mapper) for head in (KnnHead(), LinearHead())]
     disputed = np.all([part.argmax(axis=1) != labels.y for part in said], axis=0)
+    in_fold = np.zeros((len(labels.names), folds.max() + 1), bool)
+    in_fold[labels.y, folds] = True
+    # A head that has not learned the label cannot but dispute it.
+    disputed &= (in_fold.sum(axis=1) > 1)[labels.y]
     mean: NDArray[np.float32] = np.mean(said, axis=0)
     given = mean[np.arange(len(mean)), labels.y]
     suggested = mean.argmax(axis=1)
