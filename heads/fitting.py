@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from heads.labels import EncodedLabels
 
 KINDS = ("knn", "linear", "mlp", "ensemble")
+_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +123,16 @@ def fit_heads(training: Training, options: FitOptions) -> dict[str, FittedHead]:
     from what heads of those settings, fitted without them, say of other folds.
 
     Raises:
-        HeadError: Fewer photos than folds.
+        HeadError: Fewer than 10 photos, or of fewer products than folds.
     """
     labels = training.labels
-    if len(labels.y) < 10:
+    products = len(np.unique(training.groups))
+    if len(labels.y) < 10 or products < _FOLDS:
         raise HeadError(
-            f"Heads of '{labels.target}' are fitted on 10 labelled photos or more, to check them on some; "
-            f"got {len(labels.y)}."
+            f"Heads of '{labels.target}' are fitted on 10 labelled photos or more, of {_FOLDS} products or more, to "
+            f"check them on some; got {len(labels.y)} of {products}."
         )
-    folds = assign_folds(labels.y, groups=training.groups, seed=options.seed)
+    folds = assign_folds(labels.y, count=_FOLDS, groups=training.groups, seed=options.seed)
     with worker_map() as mapper:
         trials = [] if labels.multi_label else label_trials(training.embeddings, labels.y, folds, seed=options.seed)
         heard = {
