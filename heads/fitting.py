@@ -125,13 +125,8 @@ def fit_heads(training: Training, options: FitOptions) -> dict[str, FittedHead]:
     Raises:
         HeadError: Fewer than 10 photos, or of fewer products than folds.
     """
+    check_enough(training)
     labels = training.labels
-    products = len(np.unique(training.groups))
-    if len(labels.y) < 10 or products < _FOLDS:
-        raise HeadError(
-            f"Heads of '{labels.target}' are fitted on 10 labelled photos or more, of {_FOLDS} products or more, to "
-            f"check them on some; got {len(labels.y)} of {products}."
-        )
     folds = assign_folds(labels.y, count=_FOLDS, groups=training.groups, seed=options.seed)
     with worker_map() as mapper:
         trials = [] if labels.multi_label else label_trials(training.embeddings, labels.y, folds, seed=options.seed)
@@ -141,6 +136,20 @@ def fit_heads(training: Training, options: FitOptions) -> dict[str, FittedHead]:
         if "ensemble" in options.kinds:
             heard["ensemble"] = _combine(list(heard.values()), labels.y)
     return {kind: _finish(heard[kind], training, trials, options) for kind in options.kinds}
+
+
+def check_enough(training: Training) -> None:
+    """Refuses what is too little to fit heads on and to check them.
+
+    Raises:
+        HeadError: Fewer than 10 photos, or of fewer products than folds.
+    """
+    labels, products = training.labels, len(np.unique(training.groups))
+    if len(labels.y) < 10 or products < _FOLDS:
+        raise HeadError(
+            f"Heads of '{labels.target}' are fitted on 10 labelled photos or more, of {_FOLDS} products or more, to "
+            f"check them on some; got {len(labels.y)} of {products}."
+        )
 
 
 def _base_heads(options: FitOptions) -> dict[str, Head]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from heads.fitting import FitOptions, fit_heads
+from heads.fitting import FitOptions, check_enough, fit_heads
 from heads.labels import MIN_COUNT
 from service.head_store import save_heads, stored_cards
 from service.training_set import training_set
@@ -54,12 +54,12 @@ def fit_gallery(
 
     Raises:
         FilterError: The gallery has no such target.
-        HeadError: Too few labels or photos.
+        HeadError: Too few labels, photos or products.
     """
     stored = stored_cards(gallery.folder, skip_damaged=True)
     before = {(card.target, card.kind): card for card in stored if card.encoder_fingerprint == gallery.card.fingerprint}
     for target in targets:
-        training_set(gallery, target, min_count=min_count)
+        check_enough(training_set(gallery, target, min_count=min_count))
     for target in targets:
         training = training_set(gallery, target, min_count=min_count)
 

@@ -66,6 +66,10 @@ def find_suspects(gallery: Gallery, target: str) -> list[Suspect]:
     if labels.multi_label:
         raise HeadError(f"Suspects are looked for in targets with one label an item; items have several in '{target}'.")
     folds = assign_folds(labels.y, groups=training.groups)
+    if not folds.any():
+        raise HeadError(
+            f"An item is judged by the labels of other products; all {len(folds)} with a label in '{target}' are of one."
+        )
     with worker_map() as mapper:
         said = [_hear(head, training, folds, mapper) for head in (KnnHead(), LinearHead())]
     disputed = np.all([part.argmax(axis=1) != labels.y for part in said], axis=0)

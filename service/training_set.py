@@ -29,22 +29,17 @@ def training_set(gallery: Gallery, target: str, *, min_count: int = MIN_COUNT) -
 
     Raises:
         FilterError: The gallery has no such target; the message lists those that it has.
-        HeadError: Fewer than two labels with enough items, or all of these are of one product.
+        HeadError: Fewer than two labels with enough items.
     """
     labels, rows = _labelled(gallery, target, min_count)
     stored = gallery.snapshot.columns("item_id", "product_id", "vector_key")
     # An item of no product is one by itself, whatever products are called.
     pairs = zip(*(stored[name].to_pylist() for name in ("item_id", "product_id")), strict=True)
-    products = np.array([f"product {product}" if product else f"item {item}" for item, product in pairs])[rows]
-    if (products == products[0]).all():
-        raise HeadError(
-            f"Heads are checked on products that they were not fitted on; all {len(rows)} items with a label in "
-            f"'{target}' are of {products[0]}. Index more products, or a catalog whose product ids tell them apart."
-        )
+    products = np.array([f"product {product}" if product else f"item {item}" for item, product in pairs])
     return Training(
         embeddings=gallery.snapshot.embeddings()[rows],
         labels=labels,
-        groups=products,
+        groups=products[rows],
         keys=stored["vector_key"].to_numpy()[rows],
         encoder=gallery.card.name,
         encoder_fingerprint=gallery.card.fingerprint,
