@@ -13,18 +13,23 @@ from bench.machine import DATASETS, SCRATCH, print_table, require, timed_command
 RELEVANT = "articleType,baseColour,gender"
 
 
+def bucket_of(item_id: str) -> int:
+    """Which tenth of the photos one is in, 0..9."""
+    return int(hashlib.md5(item_id.encode(), usedforsecurity=False).hexdigest(), 16) % 10
+
+
 def split_styles(source: Path, folder: Path, bucket: int) -> tuple[Path, Path]:
     """Two Kaggle catalogs over the same photos: the gallery, and the queries with `md5(id) % 10 == bucket`."""
     header, *lines = (source / "styles.csv").read_text("utf-8").splitlines(keepends=True)
     parts: dict[str, list[str]] = {"gallery": [], "queries": []}
     for line in lines:
-        digest = hashlib.md5(line.split(",", 1)[0].encode(), usedforsecurity=False).hexdigest()
-        parts["queries" if int(digest, 16) % 10 == bucket else "gallery"].append(line)
+        parts["queries" if bucket_of(line.split(",", 1)[0]) == bucket else "gallery"].append(line)
     for name, part in parts.items():
         catalog = folder / name
         catalog.mkdir(parents=True)
         (catalog / "styles.csv").write_text(header + "".join(part), "utf-8")
         (catalog / "images").symlink_to(source / "images")
+        (catalog / "attributes.csv").symlink_to(source / "attributes.csv")
     return folder / "gallery", folder / "queries"
 
 

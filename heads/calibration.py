@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heads.head import HeadError, sigmoid, softmax
+from heads.checks import HeadError
+from heads.logits import sigmoid, softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from heads.calibration import apply_temperature, fit_temperature
+from heads.checks import HeadError, check_training
 from heads.folds import assign_folds
-from heads.head import Head, HeadError, check_training, one_hot
+from heads.head import BaseHead, Head, fit_together, sampling_of
 from heads.knn import KnnHead
 from heads.linear import LinearHead
+from heads.logits import one_hot
 from heads.mlp import MlpHead
 from heads.validation import out_of_fold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MEMBERS: Mapping[str, type[Head]] = {"knn": KnnHead, "linear": LinearHead, "mlp": MlpHead}
+MEMBERS: Mapping[str, type[BaseHead]] = {"knn": KnnHead, "linear": LinearHead, "mlp": MlpHead}
 
 
 class EnsembleHead(Head):
@@ -34,11 +36,11 @@ class EnsembleHead(Head):
     """
 
     kind = "ensemble"
-    members_: tuple[Head, ...]
+    members_: tuple[BaseHead, ...]
     temperatures_: NDArray[np.float32]
     weights_: NDArray[np.float32]
 
-    def __init__(self, members: Sequence[Head] | None = None) -> None:
+    def __init__(self, members: Sequence[BaseHead] | None = None) -> None:
         self.members = (KnnHead(), LinearHead()) if members is None else tuple(members)
         kinds = [member.kind for member in self.members]
         if len(kinds) < 2 or len(set(kinds)) < len(kinds):
@@ -53,17 +55,15 @@ class EnsembleHead(Head):
         weights: NDArray[np.float32] | None = None,
     ) -> Self:
         """As `Head.fit`: each member chooses its settings and says what it thinks of rows that it has not seen."""
+        y = np.asarray(y)
         check_training(embeddings, y, weights)
         folds = assign_folds(y) if folds is None else folds
-        members = [member.fit(embeddings, y, folds=folds, weights=weights) for member in self.members]
+        sampling = sampling_of(weights)
+        fit_together(self.members, embeddings, y, folds=folds, sampling=sampling)
+        rows, said = out_of_fold(self.members, embeddings, y, folds=folds, sampling=sampling)
+        return self.combine(self.members, said, y[rows])
 
-        def sampling(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
-            return rows, None if weights is None else weights[rows]
-
-        asked = [out_of_fold(member, embeddings, y, folds=folds, sampling=sampling) for member in members]
-        return self.combine(members, [said for _, said in asked], np.asarray(y)[asked[0][0]])
-
-    def combine(self, members: Sequence[Head], said: Sequence[NDArray[np.float32]], y: NDArray[Any]) -> Self:
+    def combine(self, members: Sequence[BaseHead], said: Sequence[NDArray[np.float32]], y: NDArray[Any]) -> Self:
         """The ensemble of heads that are fitted already.
 
         Args:
@@ -98,10 +98,6 @@ class EnsembleHead(Head):
         parts = zip(said, self.temperatures_, self.weights_, strict=True)
         mixed = sum(w * apply_temperature(part, float(t), multi_label=self.multi_label_) for part, t, w in parts)
         return np.asarray(mixed, np.float32)
-
-    def chosen(self) -> Self:
-        """As `Head.chosen`; the weights are chosen anew."""
-        return type(self)([member.chosen() for member in self.members_])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """As `Head.arrays`."""

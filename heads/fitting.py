@@ -13,11 +13,12 @@ import numpy as np
 
 from heads.balance import balanced, check_balance
 from heads.calibration import apply_temperature, choose_thresholds, fit_temperature
+from heads.checks import HeadError
 from heads.conformal import COVERAGE, conformal_scores, prediction_sets
 from heads.ensemble import MEMBERS, EnsembleHead
 from heads.fitted import FittedHead, HeadCard
 from heads.folds import assign_folds
-from heads.head import Head, HeadError
+from heads.head import BaseHead, Head, Mapper, fit_together
 from heads.labels import label_codes
 from heads.metrics import (
     accuracy,
@@ -32,7 +33,7 @@ from heads.metrics import (
 )
 from heads.mlp import MlpHead, MlpProgress
 from heads.novelty import Novelty, Trial
-from heads.validation import LabelTrial, Mapper, ask_without, label_trials, out_of_fold, worker_map
+from heads.validation import LabelTrial, ask_without, label_trials, out_of_fold, worker_map
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,10 +132,12 @@ def fit_heads(training: Training, options: FitOptions) -> dict[str, FittedHead]:
     with worker_map() as mapper:
         trials = [] if labels.multi_label else label_trials(training.embeddings, labels.y, folds, seed=options.seed)
         heard = {
-            kind: _hear(head, training, folds, trials, options, mapper) for kind, head in _base_heads(options).items()
+            one.head.kind: one
+            for heads, balance in _together(options)
+            for one in _hear(heads, training, folds, trials, balance, options, mapper)
         }
-        if "ensemble" in options.kinds:
-            heard["ensemble"] = _combine(list(heard.values()), labels.y)
+    if "ensemble" in options.kinds:
+        heard["ensemble"] = _combine(list(heard.values()), labels.y)
     return {kind: _finish(heard[kind], training, trials, options) for kind in options.kinds}
 
 
@@ -152,54 +155,62 @@ def check_enough(training: Training) -> None:
         )
 
 
-def _base_heads(options: FitOptions) -> dict[str, Head]:
-    """The unfitted heads, with those that an ensemble needs."""
-    kinds = {*options.kinds} | ({"knn", "linear"} if "ensemble" in options.kinds else set())
-    heads: dict[str, Head] = {kind: MEMBERS[kind]() for kind in ("knn", "linear") if kind in kinds}
-    if "mlp" in kinds:
+def _together(options: FitOptions) -> list[tuple[list[BaseHead], str]]:
+    """The unfitted heads that learn from the same rows, an ensemble's members too, and how these are balanced."""
+    wanted = {*options.kinds} | ({"knn", "linear"} if "ensemble" in options.kinds else set())
+    heads: list[BaseHead] = [MEMBERS[kind]() for kind in ("knn", "linear") if kind in wanted]
+    together = [(heads, options.balance)]
+    if options.balance == "resample":
+        # kNN shows the rows that voted, so none may stand there twice.
+        together = [([head], "weights" if head.kind == "knn" else "resample") for head in heads]
+    if "mlp" in wanted:
 
         def tell(now: MlpProgress) -> None:
             options.progress(f"mlp: trial {now.number} of {now.trials}, {now.accuracy:.3f} right at best")
 
-        heads["mlp"] = MlpHead(trials=options.trials, timeout=options.timeout, seed=options.seed, progress=tell)
-    return heads
+        mlp = MlpHead(trials=options.trials, timeout=options.timeout, seed=options.seed, progress=tell)
+        together.append(([mlp], options.balance))
+    return [(heads, balance) for heads, balance in together if heads]
 
 
 def _hear(
-    head: Head,
+    heads: list[BaseHead],
     training: Training,
     folds: NDArray[np.int64],
     trials: list[LabelTrial],
+    balance: str,
     options: FitOptions,
     mapper: Mapper,
-) -> _Heard:
-    """Fits a head on all rows, and asks others of its settings about rows that they were not fitted on."""
+) -> list[_Heard]:
+    """Fits heads on all rows, and asks others of their settings about rows that they were not fitted on."""
     started = time.monotonic()
     embeddings, y = training.embeddings, training.labels.y
-    # kNN shows the rows that voted, so none may stand there twice.
-    balance = "weights" if options.balance == "resample" and head.kind == "knn" else options.balance
     sampling = partial(balanced, y, balance=balance, seed=options.seed)
+    names = " and ".join(head.kind for head in heads)
     # torch has threads of its own, and one random state.
-    inner: Mapper = map if head.kind == "mlp" else mapper
-    options.progress(f"{head.kind}: choosing settings")
-    rows, weights = sampling(np.arange(len(y)))
-    head.fit(embeddings[rows], y[rows], folds=folds[rows], weights=weights)
-    options.progress(f"{head.kind}: measuring on photos that it was not fitted on")
-    asked, said = out_of_fold(head, embeddings, y, folds=folds, sampling=sampling, mapper=inner)
+    inner: Mapper = map if names == "mlp" else mapper
+    options.progress(f"{names}: choosing settings, then learning")
+    fit_together(heads, embeddings, y, folds=folds, sampling=sampling, mapper=inner)
+    options.progress(f"{names}: measuring on photos that they were not fitted on")
+    asked, said = out_of_fold(heads, embeddings, y, folds=folds, sampling=sampling, mapper=inner)
 
-    def tell(trial: LabelTrial) -> NDArray[np.float32]:
-        return ask_without(head, embeddings, y, trial.train, trial.asked, sampling)
+    def ask(trial: LabelTrial) -> list[NDArray[np.float32]]:
+        return ask_without(heads, embeddings, y, trial.train, trial.asked, sampling)
 
-    tried = list(inner(tell, trials))
-    return _Heard(head, asked, said, tried, time.monotonic() - started)
+    tried = list(inner(ask, trials))
+    seconds = (time.monotonic() - started) / len(heads)
+    return [
+        _Heard(head, asked, part, [of_trial[place] for of_trial in tried], seconds)
+        for place, (head, part) in enumerate(zip(heads, said, strict=True))
+    ]
 
 
 def _combine(heard: Sequence[_Heard], y: NDArray[Any]) -> _Heard:
     """The ensemble of heads that were heard."""
     started = time.monotonic()
     asked = heard[0].asked
-    ensemble = EnsembleHead([one.head for one in heard])
-    ensemble.combine([one.head for one in heard], [one.said for one in heard], y[asked])
+    members = [one.head for one in heard if isinstance(one.head, BaseHead)]
+    ensemble = EnsembleHead(members).combine(members, [one.said for one in heard], y[asked])
     tried = [ensemble.mix(said) for said in zip(*(one.tried for one in heard), strict=True)]
     seconds = sum(one.seconds for one in heard) + time.monotonic() - started
     return _Heard(ensemble, asked, ensemble.mix([one.said for one in heard]), tried, seconds)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+
+from heads.checks import check_training
+from heads.folds import assign_folds
+from heads.sample import Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class HeadError(ValueError):
-    """A head that cannot be fitted or asked; the message says what was wanted, what came, and what to do next."""
+Mapper = Callable[..., Iterable[Any]]
+# Of rows, those to learn from and how much each counts; None for all alike.
+Sampling = Callable[["NDArray[np.int64]"], tuple["NDArray[np.int64]", "NDArray[np.float32] | None"]]
 
 
 class Head(ABC):
@@ -69,10 +75,6 @@ class Head(ABC):
         return predicted
 
     @abstractmethod
-    def chosen(self) -> Self:
-        """An unfitted head with the settings that this one has chosen, to be fitted on other rows."""
-
-    @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What was learned, by name, for storage."""
 
@@ -84,64 +86,82 @@ class Head(ABC):
         """The head that had these settings and arrays."""
 
 
-def check_training(
-    embeddings: NDArray[np.float32], y: NDArray[Any], weights: NDArray[np.float32] | None = None
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The labels in order of name, (C,), and `y` by their numbers: (N,) int64, or (N, C) bool as it came.
+class BaseHead(Head):
+    """A head that learns from a sample; several that learn from the same rows share it."""
 
-    Raises:
-        HeadError: What `Head.fit` says.
+    def fit(
+        self,
+        embeddings: NDArray[np.float32],
+        y: NDArray[Any],
+        *,
+        folds: NDArray[np.int64] | None = None,
+        weights: NDArray[np.float32] | None = None,
+    ) -> Self:
+        """As `Head.fit`."""
+        y = np.asarray(y)
+        check_training(embeddings, y, weights)
+        folds = assign_folds(y) if folds is None else folds
+        fit_together([self], embeddings, y, folds=folds, sampling=sampling_of(weights))
+        return self
+
+    @abstractmethod
+    def chosen(self) -> Self:
+        """An unfitted head with the settings that this one has chosen, to learn from other rows."""
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether a setting is still to be chosen."""
+
+    @abstractmethod
+    def choose(self, sample: Sample, features: NDArray[np.float32], truth: NDArray[np.bool_]) -> None:
+        """Chooses open settings, `settings_`, by the calibrated log loss on validation rows.
+
+        Args:
+            sample: What trial heads learn from.
+            features: (V, E), validation rows in the sample's scaling.
+            truth: (V, C) bool, their labels by the sample's classes; a row of a label that the sample lacks has none.
+        """
+
+    @abstractmethod
+    def learn(self, sample: Sample) -> Self:
+        """Learns from a sample, with settings that were given or chosen."""
+
+
+def sampling_of(weights: NDArray[np.float32] | None) -> Sampling:
+    """All rows, with the weights (N,) that they have; None for all alike."""
+    return lambda rows: (rows, None if weights is None else weights[rows])
+
+
+def fit_together(
+    heads: Sequence[BaseHead],
+    embeddings: NDArray[np.float32],
+    y: NDArray[Any],
+    *,
+    folds: NDArray[np.int64],
+    sampling: Sampling,
+    mapper: Mapper = map,
+) -> None:
+    """Fits heads on the same rows, which are scaled once for all of them.
+
+    Args:
+        heads: Unfitted.
+        embeddings: (N, D).
+        y: As in `Head.fit`.
+        folds: (N,); open settings are chosen with fold 0 as validation.
+        sampling: Of rows, those to learn from, and their weights.
+        mapper: `map`, or that of a pool of threads.
     """
-    y = np.asarray(y)
-    if embeddings.ndim != 2 or len(embeddings) != len(y) or y.ndim not in (1, 2):
-        raise HeadError(
-            f"A head is fitted on (N, D) embeddings and N labels, or (N, C) bool; got {embeddings.shape} and {y.shape}."
-        )
-    if weights is not None and not (weights.shape == (len(y),) and np.isfinite(weights).all() and (weights > 0).all()):
-        raise HeadError(f"Weights are {len(y)} positive numbers, one an embedding; got shape {weights.shape}.")
-    if not np.isfinite(embeddings).all():
-        raise HeadError("An embedding has numbers that are not finite; `modiste verify` finds damaged rows.")
-    if y.ndim == 2:
-        present = y.any(axis=0)
-        if y.dtype != bool or not present.size or not present.all():
-            raise HeadError(
-                f"Several labels an item are (N, C) bool, each label at least once; got {y.dtype} {y.shape}."
-            )
-        return np.arange(y.shape[1]), y
-    classes, numbers = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise HeadError(f"A head tells labels apart, two or more; got {len(classes)} among {len(y)} items.")
-    return classes, numbers.astype(np.int64)
-
-
-def check_query(embeddings: NDArray[np.float32], dimension: int) -> None:
-    """Refuses embeddings of another dimension.
-
-    Raises:
-        HeadError: Not (B, dimension).
-    """
-    if embeddings.ndim != 2 or embeddings.shape[1] != dimension:
-        raise HeadError(
-            f"The head was fitted on {dimension}-number embeddings; the query has shape {embeddings.shape}. Use the "
-            f"encoder that it was fitted on, or fit again."
-        )
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities, (B, C) that sum to 1, of logits (B, C)."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities, each by itself, of logits of any shape; no overflow for large ones."""
-    probabilities: NDArray[np.float32] = np.exp(-np.logaddexp(0, -logits))
-    return probabilities
-
-
-def one_hot(numbers: NDArray[np.int64], class_count: int) -> NDArray[np.bool_]:
-    """(N, C) bool of class numbers (N,)."""
-    truth = np.zeros((len(numbers), class_count), bool)
-    truth[np.arange(len(numbers)), numbers] = True
-    return truth
+    still_open = [head for head in heads if head.is_open]
+    if still_open:
+        rows, weights = sampling(np.flatnonzero(folds != 0))
+        asked = np.flatnonzero(folds == 0)
+        sample = Sample.of(embeddings, y, rows, weights)
+        features = sample.scaling.transform(embeddings, asked)
+        # (V, C), which of the sample's classes each validation row has; none of a label that the sample lacks
+        truth = y[asked][:, sample.classes] if sample.multi_label else y[asked][:, None] == sample.classes
+        deque(mapper(lambda head: head.choose(sample, features, truth), still_open), maxlen=0)
+        del sample, features
+    rows, weights = sampling(np.arange(len(y)))
+    whole = Sample.of(embeddings, y, None if len(rows) == len(y) and weights is None else rows, weights)
+    deque(mapper(lambda head: head.learn(whole), heads), maxlen=0)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from heads.calibration import calibrated_log_loss
-from heads.folds import assign_folds
-from heads.head import Head, HeadError, check_training, one_hot, softmax
+from heads.checks import HeadError
+from heads.head import BaseHead
+from heads.logits import softmax
+from heads.sample import Sample
 from heads.scaling import Scaling
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ NEIGHBOURS = (5, 10, 20, 50)
 TEMPERATURES = (0.02, 0.05, 0.1, 0.2)
 # Colour lives in few directions, the cut of a season in many.
 DIMENSIONS = (64, 128, 256, 512)
-# Queries that are compared at once, so that similarities take 64 MB at most.
-_SIMILARITIES = 1 << 24
+# Queries that are compared at once, so that similarities take 4 MB and their order 8.
+_SIMILARITIES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Votes:
     weights: NDArray[np.float32]
 
 
-class KnnHead(Head):
+class KnnHead(BaseHead):
     """A vote of the k most similar training photos, each weighing exp(cosine / temperature).
 
     One further vote goes to the labels by their frequency, so that no label is impossible.
@@ -86,16 +88,45 @@ class KnnHead(Head):
         Raises:
             HeadError: Also for k larger than the number of rows.
         """
-        self.classes_, numbers = check_training(embeddings, y, weights)
-        self.multi_label_ = numbers.ndim == 2
-        if self.k is not None and self.k > len(numbers) and not self._any_count:
-            raise HeadError(f"'k' is at most the number of labelled items, {len(numbers)}; got {self.k}.")
-        weights = np.ones(len(y), np.float32) if weights is None else (weights / weights.mean()).astype(np.float32)
-        self.settings_ = {"k": self.k, "temperature": self.temperature, "dimension": self.dimension}
-        if None in self.settings_.values():
-            held_out = (assign_folds(y) if folds is None else folds) == 0
-            self._choose(embeddings, numbers, weights, held_out)
-        self._learn(embeddings, numbers, weights, self.settings_["dimension"])
+        if self.k is not None and self.k > len(embeddings):
+            raise HeadError(f"'k' is at most the number of labelled items, {len(embeddings)}; got {self.k}.")
+        return super().fit(embeddings, y, folds=folds, weights=weights)
+
+    @property
+    def is_open(self) -> bool:
+        """As `BaseHead.is_open`."""
+        return None in (self.k, self.temperature, self.dimension)
+
+    def choose(self, sample: Sample, features: NDArray[np.float32], truth: NDArray[np.bool_]) -> None:
+        """As `BaseHead.choose`: the dimension first, with the middle of the others, then these together."""
+        trial = type(self)(k=1, temperature=1.0, dimension=1).learn(sample)
+        rows, width = sample.features.shape
+        ks = sorted({min(k, rows) for k in NEIGHBOURS}) if self.k is None else [self.k]
+        temperatures = TEMPERATURES if self.temperature is None else (self.temperature,)
+        dimensions = sorted({min(d, width) for d in DIMENSIONS}) if self.dimension is None else [self.dimension]
+        found: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+
+        def loss(k: int, temperature: float, dimension: int) -> float:
+            if dimension not in found:
+                known, asked = _unit(sample.features[:, :dimension]), _unit(features[:, :dimension])
+                found[dimension] = nearest(known, asked, min(max(ks), rows))
+            voters, similarities = found[dimension][0][:, :k], found[dimension][1][:, :k]
+            shares = trial._share(Votes(voters, similarities, _weigh(similarities, temperature)))
+            return calibrated_log_loss(truth, shares, multi_label=sample.multi_label)
+
+        middle = ks[len(ks) // 2], temperatures[len(temperatures) // 2]
+        dimension = min(dimensions, key=lambda d: loss(*middle, d)) if len(dimensions) > 1 else dimensions[0]
+        k, temperature = min(product(ks, temperatures), key=lambda pair: loss(pair[0], pair[1], dimension))
+        self.settings_ = {"k": k, "temperature": temperature, "dimension": dimension}
+
+    def learn(self, sample: Sample) -> Self:
+        """As `BaseHead.learn`; where fewer than k rows are left, as in a trial without some labels, all vote."""
+        if not self.is_open:
+            self.settings_ = {"k": self.k, "temperature": self.temperature, "dimension": self.dimension}
+        self.classes_, self.multi_label_ = sample.classes, sample.multi_label
+        self.labels_, self.weights_ = sample.y, sample.weights
+        self.scaling_ = sample.scaling.narrowed(self.settings_["dimension"])
+        self.features_ = _unit(sample.features[:, : self.settings_["dimension"]])
         return self
 
     def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,10 +144,8 @@ class KnnHead(Head):
         return Votes(rows, similarities, _weigh(similarities, temperature))
 
     def chosen(self) -> Self:
-        """As `Head.chosen`; where k rows are not left, as in a trial without some labels, all that are left vote."""
-        head = type(self)(**self.settings_)
-        head._any_count = True
-        return head
+        """As `BaseHead.chosen`."""
+        return type(self)(**self.settings_)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """As `Head.arrays`."""
@@ -138,50 +167,6 @@ class KnnHead(Head):
         head.features_, head.labels_, head.weights_ = arrays["features"], arrays["labels"], arrays["weights"]
         head.scaling_ = Scaling(arrays["mean"], arrays["projection"])
         return head
-
-    def _learn(
-        self, embeddings: NDArray[np.float32], numbers: NDArray[Any], weights: NDArray[np.float32], dimension: int
-    ) -> None:
-        self.scaling_ = Scaling.fit(embeddings, numbers, dimension=dimension)
-        self.features_ = _unit(self.scaling_.transform(embeddings))
-        self.labels_, self.weights_ = numbers, weights
-
-    def _choose(
-        self,
-        embeddings: NDArray[np.float32],
-        numbers: NDArray[Any],
-        weights: NDArray[np.float32],
-        held_out: NDArray[np.bool_],
-    ) -> None:
-        """Puts the settings of the least calibrated log loss on the rows held out in place of those that are open.
-
-        The dimension is chosen first, with the middle of the others.
-        """
-        train = ~held_out
-        trial = type(self)()
-        trial.classes_, trial.multi_label_ = self.classes_, self.multi_label_
-        trial._learn(embeddings[train], numbers[train], weights[train], max(DIMENSIONS))
-        features, queries = trial.features_, trial.scaling_.transform(embeddings[held_out])
-        truth = numbers[held_out] if self.multi_label_ else one_hot(numbers[held_out], len(self.classes_))
-        ks = sorted({min(k, len(features)) for k in NEIGHBOURS}) if self.k is None else [self.k]
-        found: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
-
-        def loss(k: int, temperature: float, dimension: int) -> float:
-            if dimension not in found:
-                # The first features of a scaling are a scaling.
-                prefix = _unit(features[:, :dimension])
-                found[dimension] = nearest(prefix, _unit(queries[:, :dimension]), min(max(ks), len(prefix)))
-            rows, similarities = found[dimension][0][:, :k], found[dimension][1][:, :k]
-            shares = trial._share(Votes(rows, similarities, _weigh(similarities, temperature)))
-            return calibrated_log_loss(truth, shares, multi_label=self.multi_label_)
-
-        temperatures = TEMPERATURES if self.temperature is None else (self.temperature,)
-        width = features.shape[1]
-        dimensions = sorted({min(d, width) for d in DIMENSIONS}) if self.dimension is None else [self.dimension]
-        middle = ks[len(ks) // 2], temperatures[len(temperatures) // 2]
-        dimension = min(dimensions, key=lambda d: loss(*middle, d)) if len(dimensions) > 1 else dimensions[0]
-        k, temperature = min(product(ks, temperatures), key=lambda pair: loss(pair[0], pair[1], dimension))
-        self.settings_ = {"k": k, "temperature": temperature, "dimension": dimension}
 
     def _share(self, votes: Votes) -> NDArray[np.float32]:
         """The probabilities, (B, C): the labels' shares of the votes and of one further vote by frequency."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heads.head import HeadError
+from heads.checks import HeadError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from heads.calibration import calibrated_log_loss
-from heads.folds import assign_folds
-from heads.head import Head, HeadError, check_query, check_training, one_hot, sigmoid, softmax
-from heads.scaling import Scaling
+from heads.checks import HeadError, check_query
+from heads.head import BaseHead
+from heads.logits import sigmoid, softmax
+from heads.sample import Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +24,7 @@ _TOLERANCE = 1e-4
 _ITERATIONS = 300
 
 
-class LinearHead(Head):
+class LinearHead(BaseHead):
     """Logistic regression (softmax; one sigmoid a label where an item has several), fitted by L-BFGS.
 
     Args:
@@ -44,28 +45,41 @@ class LinearHead(Head):
             raise HeadError(f"'penalty' is a number above 0, or None to choose it; got {penalty}.")
         self.penalty = penalty
 
-    def fit(
-        self,
-        embeddings: NDArray[np.float32],
-        y: NDArray[Any],
-        *,
-        folds: NDArray[np.int64] | None = None,
-        weights: NDArray[np.float32] | None = None,
-    ) -> Self:
-        """As `Head.fit`; choosing the penalty fits four fifths of the rows a few times, each from the last result."""
-        self.classes_, numbers = check_training(embeddings, y, weights)
-        self.multi_label_ = numbers.ndim == 2
-        truth = numbers if self.multi_label_ else one_hot(numbers, len(self.classes_))
-        penalty = self.penalty
-        if penalty is None:
-            held_out = (assign_folds(y) if folds is None else folds) == 0
-            penalty = _choose_penalty(embeddings, numbers, truth, held_out, weights)
-        self.settings_ = {"penalty": penalty}
-        scaling = Scaling.fit(embeddings, numbers)
-        features = scaling.transform(embeddings)
-        solution = _minimise(features, truth.astype(np.float32), penalty, self.multi_label_, weights)
-        self.coef_ = scaling.projection @ solution[:-1]
-        self.intercept_ = solution[-1] - scaling.mean @ self.coef_
+    @property
+    def is_open(self) -> bool:
+        """As `BaseHead.is_open`."""
+        return self.penalty is None
+
+    def choose(self, sample: Sample, features: NDArray[np.float32], truth: NDArray[np.bool_]) -> None:
+        """As `BaseHead.choose`: from the middle of PENALTIES downhill, each fit from the last one's result."""
+        losses: dict[int, float] = {}
+        solution = None
+        step, place = 1, _START
+        expected = sample.truth.astype(np.float32)
+        while 0 <= place < len(PENALTIES):
+            solution = _minimise(
+                sample.features, expected, PENALTIES[place], sample.multi_label, sample.weights, start=solution
+            )
+            said = _probabilities(features @ solution[:-1] + solution[-1], sample.multi_label)
+            losses[place] = calibrated_log_loss(truth, said, multi_label=sample.multi_label)
+            if losses[place] > min(losses.values()):
+                if len(losses) > 2 or step < 0:
+                    break
+                # The second one was worse: walk the other way from the start.
+                step, place = -1, _START
+            place += step
+        self.settings_ = {"penalty": PENALTIES[min(losses, key=losses.__getitem__)]}
+
+    def learn(self, sample: Sample) -> Self:
+        """As `BaseHead.learn`."""
+        if self.penalty is not None:
+            self.settings_ = {"penalty": self.penalty}
+        self.classes_, self.multi_label_ = sample.classes, sample.multi_label
+        expected = sample.truth.astype(np.float32)
+        penalty = self.settings_["penalty"]
+        solution = _minimise(sample.features, expected, penalty, sample.multi_label, sample.weights)
+        self.coef_ = sample.scaling.projection @ solution[:-1]
+        self.intercept_ = solution[-1] - sample.scaling.mean @ self.coef_
         return self
 
     def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -74,7 +88,7 @@ class LinearHead(Head):
         return _probabilities(embeddings @ self.coef_ + self.intercept_, self.multi_label_)
 
     def chosen(self) -> Self:
-        """As `Head.chosen`."""
+        """As `BaseHead.chosen`."""
         return type(self)(penalty=self.settings_["penalty"])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -94,36 +108,6 @@ class LinearHead(Head):
 
 def _probabilities(logits: NDArray[np.float32], multi_label: bool) -> NDArray[np.float32]:
     return sigmoid(logits) if multi_label else softmax(logits)
-
-
-def _choose_penalty(
-    embeddings: NDArray[np.float32],
-    numbers: NDArray[Any],
-    truth: NDArray[np.bool_],
-    held_out: NDArray[np.bool_],
-    weights: NDArray[np.float32] | None,
-) -> float:
-    """The penalty of the least log loss on the rows held out, among PENALTIES, walking downhill from the middle."""
-    train = ~held_out
-    scaling = Scaling.fit(embeddings[train], numbers[train])
-    features, queries = scaling.transform(embeddings[train]), scaling.transform(embeddings[held_out])
-    expected = truth[train].astype(np.float32)
-    inner = None if weights is None else weights[train]
-    multi_label = numbers.ndim == 2
-    losses: dict[int, float] = {}
-    solution = None
-    step, place = 1, _START
-    while 0 <= place < len(PENALTIES):
-        solution = _minimise(features, expected, PENALTIES[place], multi_label, inner, start=solution)
-        probabilities = _probabilities(queries @ solution[:-1] + solution[-1], multi_label)
-        losses[place] = calibrated_log_loss(truth[held_out], probabilities, multi_label=multi_label)
-        if losses[place] > min(losses.values()):
-            if len(losses) > 2 or step < 0:
-                break
-            # The second one was worse: walk the other way from the start.
-            step, place = -1, _START
-        place += step
-    return PENALTIES[min(losses, key=losses.__getitem__)]
 
 
 def _minimise(

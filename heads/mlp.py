@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from heads.calibration import calibrated_log_loss
-from heads.folds import assign_folds
-from heads.head import Head, HeadError, check_query, check_training, one_hot
+from heads.checks import HeadError, check_query
+from heads.head import BaseHead
 from heads.network import Examples, Network, forward, training_session
-from heads.scaling import Scaling
 
 if TYPE_CHECKING:
     import optuna
+    import torch
     from numpy.typing import NDArray
     from optuna.distributions import BaseDistribution
+
+    from heads.sample import Sample
 
 # The first trial, a compromise between six targets (docs/experiments.md); what is given replaces what is here.
 DEFAULTS: dict[str, Any] = {
@@ -54,7 +56,7 @@ class MlpProgress:
     seconds: float
 
 
-class MlpHead(Head):
+class MlpHead(BaseHead):
     """Dropout on the features, then linear layers with batch norm, ReLU and dropout, trained by AdamW.
 
     The settings from `hidden` on are searched where they are None, by log loss on validation, and the network is then
@@ -122,35 +124,42 @@ class MlpHead(Head):
             "epochs": epochs,
         }
 
-    def fit(
-        self,
-        embeddings: NDArray[np.float32],
-        y: NDArray[Any],
-        *,
-        folds: NDArray[np.int64] | None = None,
-        weights: NDArray[np.float32] | None = None,
-    ) -> Self:
-        """As `Head.fit`; also HeadError where training diverges, or torch does not have the device.
+    @property
+    def is_open(self) -> bool:
+        """As `BaseHead.is_open`."""
+        return None in self.settings.values()
 
-        The network for all rows is trained for as many epochs as the best trial took to its best validation.
+    def choose(self, sample: Sample, features: NDArray[np.float32], truth: NDArray[np.bool_]) -> None:
+        """As `BaseHead.choose`: the trial of the least loss, with the epochs that it took to it.
+
+        Raises:
+            HeadError: Fewer than two rows, no validation rows, training diverges in all trials, or torch does not have
+                the device.
         """
-        self.classes_, numbers = check_training(embeddings, y, weights)
-        self.multi_label_ = numbers.ndim == 2
-        weights = np.ones(len(numbers), np.float32) if weights is None else weights
-        settings = self.settings
+        if not len(features) or len(sample.y) < 2:
+            raise HeadError(
+                f"Searching needs rows in fold 0 and two or more in others; got {len(features)} and {len(sample.y)}. "
+                f"Give more rows, or all settings."
+            )
         with training_session(self.device):
-            if None in settings.values():
-                held_out = (assign_folds(y) if folds is None else folds) == 0
-                settings = self._search(embeddings, numbers, weights, held_out)
-            scaling = Scaling.fit(embeddings, numbers)
-            examples = self._examples(scaling, embeddings, numbers, weights)
+            self.settings_ = self._search(Examples.of(sample, self.device), features, truth)
+
+    def learn(self, sample: Sample) -> Self:
+        """As `BaseHead.learn`, for as many epochs as were given or chosen.
+
+        Raises:
+            HeadError: Training diverges, or torch does not have the device.
+        """
+        settings = self.settings_ if self.is_open else {**self.settings, "seed": self.seed}
+        self.classes_, self.multi_label_, self.settings_ = sample.classes, sample.multi_label, settings
+        with training_session(self.device):
+            examples = Examples.of(sample, self.device)
             network = Network(examples, settings, self.seed)
             for _ in range(settings["epochs"]):
                 network.train_epoch()
             if not np.isfinite(network.predict_proba(examples.features)).all():
                 raise HeadError(f"Training diverged with {settings}. Give a smaller 'learning_rate'.")
-            self.layers_ = network.folded(scaling)
-        self.settings_ = {**settings, "seed": self.seed}
+            self.layers_ = network.folded(sample.scaling)
         return self
 
     def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -159,7 +168,7 @@ class MlpHead(Head):
         return forward(self.layers_, embeddings, multi_label=self.multi_label_)
 
     def chosen(self) -> Self:
-        """As `Head.chosen`."""
+        """As `BaseHead.chosen`."""
         return type(self)(**self.settings_, device=self.device)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -177,33 +186,13 @@ class MlpHead(Head):
         head.layers_ = [(arrays[f"weight_{i}"], arrays[f"bias_{i}"]) for i in range(len(arrays) // 2)]
         return head
 
-    def _examples(
-        self, scaling: Scaling, embeddings: NDArray[np.float32], numbers: NDArray[Any], weights: NDArray[np.float32]
-    ) -> Examples:
-        features = scaling.transform(np.asarray(embeddings, np.float32))
-        return Examples.of(features, numbers, weights, len(self.classes_), self.device)
-
-    def _search(
-        self,
-        embeddings: NDArray[np.float32],
-        numbers: NDArray[Any],
-        weights: NDArray[np.float32],
-        held_out: NDArray[np.bool_],
-    ) -> dict[str, Any]:
-        """The settings of the least log loss on the rows held out, with the epochs that it took."""
+    def _search(self, train: Examples, features: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[str, Any]:
+        """The settings of the least log loss on validation features (V, E), with the epochs that it took."""
         import optuna
+        import torch
 
         start = time.monotonic()
-        if not held_out.any() or (~held_out).sum() < 2:
-            raise HeadError(
-                f"Searching needs rows in fold 0 and two or more in others; got {held_out.sum()} and "
-                f"{(~held_out).sum()}. Give more rows, or all settings."
-            )
-        scaling = Scaling.fit(embeddings[~held_out], numbers[~held_out])
-        train, validation = (
-            self._examples(scaling, embeddings[rows], numbers[rows], weights[rows]) for rows in (~held_out, held_out)
-        )
-        truth = numbers[held_out] if self.multi_label_ else one_hot(numbers[held_out], len(self.classes_))
+        validation = torch.from_numpy(features).to(self.device)
         space = {name: at for name, at in _space().items() if self._is_open(name)}
         study = _study(self.seed)
         study.enqueue_trial({name: DEFAULTS[name] for name in space})
@@ -227,7 +216,7 @@ class MlpHead(Head):
                 break
         if chosen is None:
             raise HeadError(f"Training diverged in all of {number} trials. Give a smaller 'learning_rate'.")
-        return chosen
+        return {**chosen, "seed": self.seed}
 
     def _is_open(self, name: str) -> bool:
         return self.settings["hidden" if name in ("layers", "width") else name] is None
@@ -239,18 +228,23 @@ class MlpHead(Head):
         return {name: found.get(name) if given is None else given for name, given in self.settings.items()}
 
     def _try(
-        self, network: Network, validation: Examples, truth: NDArray[np.bool_], trial: optuna.Trial, deadline: float
+        self,
+        network: Network,
+        validation: torch.Tensor,
+        truth: NDArray[np.bool_],
+        trial: optuna.Trial,
+        deadline: float,
     ) -> _Result | None:
         """The best epoch of one trial (the last, where `epochs` is given); None if it was pruned or diverged."""
         best, fixed = _Result(), self.settings["epochs"]
         for epoch in range(1, (fixed or _MOST_EPOCHS) + 1):
             network.train_epoch()
-            probabilities = network.predict_proba(validation.features)
+            probabilities = network.predict_proba(validation)
             if not np.isfinite(probabilities).all():
                 return None
-            loss = calibrated_log_loss(truth, probabilities, multi_label=self.multi_label_)
+            loss = calibrated_log_loss(truth, probabilities, multi_label=network.examples.multi_label)
             if loss < best.loss or fixed is not None:
-                best = _Result(loss, _accuracy(truth, probabilities, self.multi_label_), epoch)
+                best = _Result(loss, _accuracy(truth, probabilities, network.examples.multi_label), epoch)
             trial.report(best.loss, epoch)
             if trial.should_prune():
                 return None

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heads.head import HeadError, sigmoid, softmax
+from heads.checks import HeadError
+from heads.logits import sigmoid, softmax
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from heads.sample import Sample
     from heads.scaling import Scaling
 
     Layers = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -44,21 +46,18 @@ class Examples:
     class_count: int
 
     @classmethod
-    def of(
-        cls,
-        features: NDArray[np.float32],
-        numbers: NDArray[Any],
-        weights: NDArray[np.float32],
-        class_count: int,
-        device: str,
-    ) -> Examples:
-        """Examples of features (N, E), class numbers (N,) or (N, C) bool, and weights (N,) of any mean."""
+    def of(cls, sample: Sample, device: str) -> Examples:
+        """The rows of a sample, on a device."""
         import torch
 
-        expected = numbers if numbers.ndim == 1 else numbers.astype(np.float32)
-        share = np.asarray(weights / weights.mean(), np.float32)
-        x, y, w = (torch.from_numpy(array).to(device) for array in (features, expected, share))
-        return cls(x, y, w, class_count)
+        expected = sample.y.astype(np.float32) if sample.multi_label else sample.y
+        x, y, w = (torch.from_numpy(array).to(device) for array in (sample.features, expected, sample.weights))
+        return cls(x, y, w, len(sample.classes))
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an item may have several labels."""
+        return self.expected.ndim == 2
 
 
 class Network:
@@ -104,7 +103,7 @@ class Network:
         for start in range(0, self.steps * self.batch_size, self.batch_size):
             rows = order[start : start + self.batch_size]
             logits, wanted = self.network(features[rows]), expected[rows]
-            if expected.ndim == 2:
+            if self.examples.multi_label:
                 losses = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1)
             else:
                 losses = functional.cross_entropy(logits, wanted, reduction="none")
@@ -130,7 +129,7 @@ class Network:
             logits: NDArray[np.float32] = self.averaged(features).cpu().numpy()
         if not np.isfinite(logits).all():
             return np.full_like(logits, np.nan)
-        return sigmoid(logits) if self.examples.expected.ndim == 2 else softmax(logits)
+        return sigmoid(logits) if self.examples.multi_label else softmax(logits)
 
     def folded(self, scaling: Scaling) -> Layers:
         """Weights (D_in, D_out) and bias of each layer; batch norm is in the layer before it, scaling in the first."""

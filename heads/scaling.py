@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heads.head import check_query, one_hot
+from heads.checks import check_query
+from heads.logits import one_hot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +38,7 @@ class Scaling:
         embeddings: NDArray[np.float32],
         y: NDArray[Any],
         *,
+        rows: NDArray[np.int64] | None = None,
         shrinkage: float = SHRINKAGE,
         dimension: int = DIMENSION,
     ) -> Scaling:
@@ -47,7 +50,8 @@ class Scaling:
 
         Args:
             embeddings: (N, D) float32.
-            y: (N,) int class numbers from 0, or (N, C) bool.
+            y: (R,) int class numbers from 0, or (R, C) bool, of the rows.
+            rows: (R,) which rows; None for all.
             shrinkage: Above 0; the more, the less is changed.
             dimension: The most features to keep.
 
@@ -55,40 +59,56 @@ class Scaling:
         """
         from scipy.linalg import eigh
 
-        mean = embeddings.mean(axis=0)
-        total = _scatter(embeddings, mean)
+        count, classes = len(y), int(y.max()) + 1 if y.ndim == 1 else 0
+        mean = np.zeros(embeddings.shape[1])
+        for _, part in _parts(embeddings, rows):
+            mean += part.sum(axis=0, dtype=np.float64) / count
+        total = np.zeros((len(mean), len(mean)), np.float32)
+        sums = np.zeros((classes, len(mean)), np.float32)
+        for place, part in _parts(embeddings, rows):
+            centred = part - mean.astype(np.float32)
+            total += centred.T @ centred
+            if classes:
+                sums += one_hot(y[place], classes).T.astype(np.float32) @ centred
+        total /= count
         within = total.copy()
-        if y.ndim == 1:
-            counts = np.bincount(y)
+        if classes:
             # (C, D), the label means less the whole one, weighed by how often they occur
-            means = one_hot(y, len(counts)).T.astype(np.float32) @ embeddings / counts.clip(min=1)[:, None] - mean
-            means = (means * np.sqrt(counts / len(y))[:, None]).astype(np.float32)
+            means = sums / np.sqrt(np.bincount(y).clip(min=1) * count)[:, None].astype(np.float32)
             within -= means.T @ means
         width = len(mean)
-        within[np.diag_indices(width)] += max(shrinkage * np.trace(within) / width, 1e-12)
+        # Where each row has a label of its own nothing is left within labels but rounding.
+        share = max(shrinkage * np.trace(within), 1e-3 * np.trace(total), 1e-12) / width
+        within[np.diag_indices(width)] += share
         kept = (max(0, width - dimension), width - 1)
         _, directions = eigh(
             total, within, subset_by_index=kept, overwrite_a=True, overwrite_b=True, check_finite=False
         )
-        return cls(mean, np.ascontiguousarray(directions[:, ::-1], np.float32))
+        return cls(mean.astype(np.float32), np.ascontiguousarray(directions[:, ::-1], np.float32))
 
-    def transform(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The features, (B, E), of (B, D) embeddings.
+    def narrowed(self, dimension: int) -> Scaling:
+        """The scaling to the first features only, which have the largest variance."""
+        return Scaling(self.mean, np.ascontiguousarray(self.projection[:, :dimension]))
+
+    def transform(self, embeddings: NDArray[np.float32], rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The features, (R, E), of some rows of (B, D) embeddings, or all.
 
         Raises:
             HeadError: Another dimension.
         """
         check_query(embeddings, len(self.mean))
-        features: NDArray[np.float32] = embeddings @ self.projection
+        features = np.empty((len(embeddings) if rows is None else len(rows), self.projection.shape[1]), np.float32)
+        for place, part in _parts(embeddings, rows):
+            np.matmul(part, self.projection, out=features[place])
         features -= self.mean @ self.projection
         return features
 
 
-def _scatter(embeddings: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean outer product, (D, D), of embeddings less their mean; a part at a time, for want of memory."""
-    scatter = np.zeros((len(mean), len(mean)), np.float32)
-    for start in range(0, len(embeddings), _ROWS):
-        centred = embeddings[start : start + _ROWS] - mean
-        scatter += centred.T @ centred
-    scatter /= len(embeddings)
-    return scatter
+def _parts(
+    embeddings: NDArray[np.float32], rows: NDArray[np.int64] | None
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Some rows a part at a time, and their places among those asked for; memory is that of a part."""
+    count = len(embeddings) if rows is None else len(rows)
+    for start in range(0, count, _ROWS):
+        place = slice(start, min(start + _ROWS, count))
+        yield place, embeddings[place] if rows is None else embeddings[rows[place]]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from heads.checks import HeadError
 from heads.ensemble import MEMBERS, EnsembleHead
 from heads.fitted import FittedHead, HeadCard
-from heads.head import HeadError
 from heads.novelty import Novelty
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 # A card with another number was written by another Modiste.
 HEAD_VERSION = 1
+
+
+class StoredHeadError(HeadError, RuntimeError):
+    """A stored head that cannot be used: damaged, another Modiste's, or of another encoder. It is fitted again."""
 
 
 def pack(fitted: FittedHead) -> tuple[dict[str, Any], bytes]:
@@ -52,17 +56,19 @@ def read_card(content: bytes, source: str) -> tuple[HeadCard, dict[str, Any]]:
         source: Where it comes from, for messages.
 
     Raises:
-        HeadError: No such card, one that is not what was written, or another Modiste's.
+        StoredHeadError: No such card, one that is not what was written, or another Modiste's.
     """
     try:
         record = json.loads(content)
         version = record["modiste_head"]
     except (ValueError, KeyError, TypeError) as error:
-        raise HeadError(f"{source} is not the card of a head; it may be damaged. Fit the head again.") from error
+        raise StoredHeadError(f"{source} is not the card of a head; it may be damaged. Fit the head again.") from error
     if version != HEAD_VERSION:
-        raise HeadError(f"{source} is of version {version}; this Modiste reads {HEAD_VERSION}. Fit the head again.")
+        raise StoredHeadError(
+            f"{source} is of version {version}; this Modiste reads {HEAD_VERSION}. Fit the head again."
+        )
     if record.get("card_sha256") != _digest(record):
-        raise HeadError(f"{source} is not what was written; it is damaged. Fit the head again.")
+        raise StoredHeadError(f"{source} is not what was written; it is damaged. Fit the head again.")
     values = {field.name: record[field.name] for field in fields(HeadCard)}
     return HeadCard(**{**values, "labels": tuple(values["labels"])}), record
 
@@ -83,12 +89,12 @@ def unpack(card: HeadCard, record: Mapping[str, Any], content: bytes, source: st
         source: Where they come from, for messages.
 
     Raises:
-        HeadError: The arrays are not those of the card.
+        StoredHeadError: The arrays are not those of the card.
     """
     from safetensors.numpy import load
 
     if hashlib.sha256(content).hexdigest() != record["arrays_sha256"]:
-        raise HeadError(f"{source} is not what was written; it is damaged. Fit the head again.")
+        raise StoredHeadError(f"{source} is not what was written; it is damaged. Fit the head again.")
     arrays: dict[str, NDArray[Any]] = load(content)
     own = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
     kind = EnsembleHead if card.kind == EnsembleHead.kind else MEMBERS[card.kind]

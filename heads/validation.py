@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,23 +13,21 @@ import numpy as np
 
 from heads.knn import nearest
 from heads.novelty import NEAREST
+from heads.sample import Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from heads.head import Head
+    from heads.head import BaseHead, Mapper, Sampling
 
 # Folds are asked until so many rows are known; more make no figure steadier that matters.
 ENOUGH = 5000
 # Label hold-out: so many times, a fifth of the labels, on at most so many photos.
-_TRIALS = 3
+_TRIALS = 5
 _HELD_OUT = 0.2
 _ASKED = 1500
-_MOST_WORKERS = 4
-
-Mapper = Callable[..., Iterable[Any]]
-# Of rows, those to fit on and how much each counts.
-Sampling = Callable[["NDArray[np.int64]"], tuple["NDArray[np.int64]", "NDArray[np.float32] | None"]]
+# Each worker takes as much memory again as the embeddings.
+_MOST_WORKERS = 2
 
 
 @contextmanager
@@ -47,19 +45,19 @@ def worker_map() -> Iterator[Mapper]:
 
 
 def out_of_fold(
-    head: Head,
+    heads: Sequence[BaseHead],
     embeddings: NDArray[np.float32],
     y: NDArray[Any],
     *,
     folds: NDArray[np.int64],
-    sampling: Sampling = lambda rows: (rows, None),
+    sampling: Sampling,
     enough: int = ENOUGH,
     mapper: Mapper = map,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rows, (M,) ascending, and their probabilities, (M, C), each from a head fitted on the other folds.
+) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
+    """Rows, (M,) ascending, and for each head their probabilities, (M, C), by one fitted on the other folds.
 
     Args:
-        head: Fitted, which gives settings and classes; it is not changed.
+        heads: Fitted on the same labels; they give settings and classes, and are not changed.
         embeddings: (N, D).
         y: As in `Head.fit`.
         folds: (N,); folds are asked from 0 until `enough` rows are known.
@@ -69,42 +67,41 @@ def out_of_fold(
     """
     asked = int(np.searchsorted(np.cumsum(np.bincount(folds)), min(enough, len(folds)))) + 1
     rows = np.flatnonzero(folds < asked)
-    probabilities = np.zeros((len(rows), len(head.classes_)), np.float32)
+    said = [np.zeros((len(rows), len(head.classes_)), np.float32) for head in heads]
 
-    def ask(fold: int) -> NDArray[np.float32]:
-        train = np.flatnonzero(folds != fold)
-        return ask_without(head, embeddings, y, train, np.flatnonzero(folds == fold), sampling)
+    def ask(fold: int) -> list[NDArray[np.float32]]:
+        train, left_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        return ask_without(heads, embeddings, y, train, left_out, sampling)
 
-    for fold, said in enumerate(mapper(ask, range(asked))):
-        probabilities[folds[rows] == fold] = said
-    return rows, probabilities
+    for fold, answers in enumerate(mapper(ask, range(asked))):
+        for every, answer in zip(said, answers, strict=True):
+            every[folds[rows] == fold] = answer
+    return rows, said
 
 
 def ask_without(
-    head: Head,
+    heads: Sequence[BaseHead],
     embeddings: NDArray[np.float32],
     y: NDArray[Any],
     train: NDArray[np.int64],
     asked: NDArray[np.int64],
-    sampling: Sampling = lambda rows: (rows, None),
-) -> NDArray[np.float32]:
-    """The probabilities of some rows, (M, C), by a head of the same settings that was fitted on others only.
+    sampling: Sampling,
+) -> list[NDArray[np.float32]]:
+    """The probabilities of some rows, (M, C), by heads of the same settings that were fitted on others only.
 
     Labels without a row there have probability 0, and a single label that has one is certain.
     """
     chosen, weights = sampling(train)
-    said = np.zeros((len(asked), len(head.classes_)), np.float32)
+    said = [np.zeros((len(asked), len(head.classes_)), np.float32) for head in heads]
     labels = y[chosen]
-    if head.multi_label_:
-        known = np.flatnonzero(labels.any(axis=0))
-        labels = labels[:, known]
-    elif (labels == labels[0]).all():
-        said[:, head.classes_ == labels[0]] = 1
+    if y.ndim == 1 and (labels == labels[0]).all():
+        for head, part in zip(heads, said, strict=True):
+            part[:, head.classes_ == labels[0]] = 1
         return said
-    fitted = head.chosen().fit(embeddings[chosen], labels, weights=weights)
-    if not head.multi_label_:
-        known = np.searchsorted(head.classes_, fitted.classes_)
-    said[:, known] = fitted.predict_proba(embeddings[asked])
+    sample = Sample.of(embeddings, y, chosen, weights)
+    queries = embeddings[asked]
+    for head, part in zip(heads, said, strict=True):
+        part[:, np.searchsorted(head.classes_, sample.classes)] = head.chosen().learn(sample).predict_proba(queries)
     return said
 
 
@@ -128,7 +125,7 @@ class LabelTrial:
 def label_trials(
     embeddings: NDArray[np.float32], numbers: NDArray[np.int64], folds: NDArray[np.int64], *, seed: int = 0
 ) -> list[LabelTrial]:
-    """Three trials in which a fifth of the labels, at random, is held out; with two labels nothing is.
+    """Five trials in which a fifth of the labels, at random, is held out; with two labels nothing is.
 
     Args:
         embeddings: (N, D) of unit length.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.catalog import BadRow, CatalogItem
+from heads.checks import HeadError
 from heads.conformal import COVERAGE
 from heads.ensemble import EnsembleHead
 from heads.groups import DEFAULT_GROUPS, is_known, label_factors
-from heads.head import HeadError
 from heads.knn import KnnHead
 from heads.novelty import NEAREST, REJECTED
 from indexer.encoding import Task, batched, encode_tasks

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
+from heads.checks import HeadError
 from heads.fitting import KINDS
-from heads.head import HeadError
-from heads.storage import pack, read_card, unpack
+from heads.storage import StoredHeadError, pack, read_card, unpack
 from indexer.files import fsync, replace_file
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ def load_head(gallery: Path, target: str, kind: str, encoder: EncoderCard) -> Fi
 
     Raises:
         HeadNotFoundError: There is none; the message lists those that there are.
-        HeadError: It is damaged, or of another encoder.
+        StoredHeadError: It is damaged, or of another encoder.
     """
     path = _folder(gallery, target) / f"{kind}.json"
     if kind not in KINDS or not path.exists():
         raise HeadNotFoundError(_missing(gallery, target, kind))
     card, record, content = _read(path)
     if card.encoder_fingerprint != encoder.fingerprint:
-        raise HeadError(
+        raise StoredHeadError(
             f"The {kind} head of '{target}' was fitted on embeddings of {card.encoder}, with another setting or of "
             f"another encoder than those of gallery {gallery} ({encoder.name}). Fit it again: modiste fit --gallery "
             f"{gallery} --targets {target}"
@@ -88,14 +88,14 @@ def stored_cards(gallery: Path, target: str | None = None, *, skip_damaged: bool
         skip_damaged: Leave out cards that cannot be read, where a head is about to take their place.
 
     Raises:
-        HeadError: A card is damaged.
+        StoredHeadError: A card is damaged.
     """
     paths = (gallery / HEADS_FOLDER).glob("*/*.json") if target is None else _folder(gallery, target).glob("*.json")
     cards = []
     for path in sorted(paths):
         try:
             cards.append(read_card(path.read_bytes(), str(path))[0])
-        except HeadError:
+        except StoredHeadError:
             if not skip_damaged:
                 raise
     return cards
@@ -106,7 +106,7 @@ def load_heads(gallery: Path, target: str, kinds: Sequence[str] | None, encoder:
 
     Raises:
         HeadNotFoundError: There is none.
-        HeadError: As `load_head`.
+        StoredHeadError: As `load_head`.
     """
     wanted = [card.kind for card in _own_cards(gallery, target, encoder)] if kinds is None else kinds
     return [load_head(gallery, target, kind, encoder) for kind in wanted]
@@ -156,7 +156,7 @@ def _read(path: Path) -> tuple[HeadCard, dict[str, Any], bytes]:
         except FileNotFoundError as error:
             # A newer card names the newer arrays; the same card again names arrays that are lost.
             if text == before:
-                raise HeadError(f"{arrays} is gone, which {path} names. Fit the head again.") from error
+                raise StoredHeadError(f"{arrays} is gone, which {path} names. Fit the head again.") from error
             before = text
 
 
@@ -175,10 +175,8 @@ def _missing(gallery: Path, target: str | None, kind: str | None) -> str:
     kinds: dict[str, list[str]] = {}
     for card in stored_cards(gallery, skip_damaged=True):
         kinds.setdefault(card.target, []).append(card.kind)
-    fitted = "; ".join(f"{name}: {', '.join(found)}" for name, found in kinds.items()) or "none"
+    fitted = "; ".join(f"{name}: {', '.join(found)}" for name, found in kinds.items())
     what = f"{kind} head" if kind else "head"
     of = f" of '{target}'" if target else " of this encoder"
-    return (
-        f"Gallery {gallery} has no {what}{of}; fitted are {fitted}. Fit one: modiste fit --gallery {gallery} "
-        f"--targets {target or 'TARGET'}"
-    )
+    ask = f"modiste fit --gallery {gallery} --targets {target or 'TARGET'}{f' --head {kind}' if kind else ''}"
+    return f"Gallery {gallery} has no {what}{of}; fitted are {fitted or 'none'}. Fit one: {ask}"

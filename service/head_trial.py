@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.catalog import Catalog, CatalogItem
+from heads.checks import HeadError
 from heads.conformal import COVERAGE
-from heads.head import HeadError
 from heads.metrics import UNKNOWN
 from heads.novelty import NEAREST, REJECTED
 from indexer.encoding import Task, encode_tasks

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from heads.calibration import apply_temperature, fit_temperature
+from heads.checks import HeadError
 from heads.folds import assign_folds
-from heads.head import Head, HeadError
+from heads.head import BaseHead, fit_together, sampling_of
 from heads.knn import KnnHead
 from heads.linear import LinearHead
-from heads.validation import Mapper, out_of_fold, worker_map
+from heads.validation import out_of_fold, worker_map
 from service.training_set import training_set
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from data.catalog import CatalogItem
-    from heads.fitting import Training
     from indexer.gallery import Gallery
 
 
@@ -68,10 +68,14 @@ def find_suspects(gallery: Gallery, target: str) -> list[Suspect]:
     folds = assign_folds(labels.y, groups=training.groups)
     if not folds.any():
         raise HeadError(
-            f"An item is judged by the labels of other products; all {len(folds)} with a label in '{target}' are of one."
+            f"An item is judged by the labels of other products; all {len(folds)} labelled in '{target}' are of one."
         )
+    heads: list[BaseHead] = [KnnHead(), LinearHead()]
     with worker_map() as mapper:
-        said = [_hear(head, training, folds, mapper) for head in (KnnHead(), LinearHead())]
+        every: dict[str, Any] = {"folds": folds, "sampling": sampling_of(None), "mapper": mapper}
+        fit_together(heads, training.embeddings, labels.y, **every)
+        _, asked = out_of_fold(heads, training.embeddings, labels.y, enough=len(folds), **every)
+    said = [apply_temperature(p, fit_temperature(labels.truth, p, multi_label=False), multi_label=False) for p in asked]
     disputed = np.all([part.argmax(axis=1) != labels.y for part in said], axis=0)
     in_fold = np.zeros((len(labels.names), folds.max() + 1), bool)
     in_fold[labels.y, folds] = True
@@ -95,11 +99,3 @@ def find_suspects(gallery: Gallery, target: str) -> list[Suspect]:
         )
         for item, row in zip(items, rows, strict=True)
     ]
-
-
-def _hear(head: Head, training: Training, folds: NDArray[np.int64], mapper: Mapper) -> NDArray[np.float32]:
-    """The calibrated probabilities, (N, C), of each row by a head fitted on other folds."""
-    labels = training.labels
-    head.fit(training.embeddings, labels.y, folds=folds)
-    _, said = out_of_fold(head, training.embeddings, labels.y, folds=folds, enough=len(folds), mapper=mapper)
-    return apply_temperature(said, fit_temperature(labels.truth, said, multi_label=False), multi_label=False)

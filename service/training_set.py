@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from heads.checks import HeadError
 from heads.fitting import Training
-from heads.head import HeadError
 from heads.labels import MIN_COUNT, EncodedLabels, encode_labels, label_codes
 from indexer.filters import SPLIT, FilterError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from heads.balance import BALANCES, balanced, check_balance
-from heads.head import HeadError
+from heads.checks import HeadError
 
 Y = np.repeat(["dress", "hat", "shirt"], [60, 2, 30])
 ROWS = np.arange(len(Y))

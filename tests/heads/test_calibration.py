@@ -12,7 +12,8 @@ from heads.calibration import (
     fit_temperature,
     log_loss_at,
 )
-from heads.head import HeadError, one_hot, sigmoid, softmax
+from heads.checks import HeadError
+from heads.logits import one_hot, sigmoid, softmax
 
 
 def exaggerated(temperature, *, multi_label, count=4000):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from heads.conformal import conformal_scores, prediction_sets
-from heads.head import HeadError, one_hot, softmax
+from heads.checks import HeadError
+from heads.logits import one_hot, softmax
 
 
 def test_scores_are_what_true_labels_lack():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from heads.ensemble import EnsembleHead
-from heads.head import Head, HeadError
+from heads.checks import HeadError
+from heads.head import Head
 from heads.knn import KnnHead
 from heads.linear import LinearHead
 from heads.mlp import MlpHead

@@ -7,7 +7,8 @@ import pytest
 
 from heads.calibration import apply_temperature, fit_temperature
 from heads.ensemble import EnsembleHead, _choose_weights
-from heads.head import HeadError, one_hot, softmax
+from heads.checks import HeadError
+from heads.logits import one_hot, softmax
 from heads.knn import KnnHead
 from heads.linear import LinearHead
 from tests.heads.worlds import Memory, clusters, wardrobe

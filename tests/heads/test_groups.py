@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from heads.groups import ALL, DEFAULT_GROUPS, label_factors, parse_allowed, parse_weights, read_groups, reweigh
-from heads.head import HeadError
+from heads.checks import HeadError
 
 LABELS = ["Jeans", "Shirts", "Shoes", "Tops"]
 

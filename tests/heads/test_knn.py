@@ -7,7 +7,8 @@ import pytest
 
 from heads import knn
 from heads.calibration import calibrated_log_loss
-from heads.head import HeadError, one_hot
+from heads.checks import HeadError
+from heads.logits import one_hot
 from heads.knn import NEIGHBOURS, TEMPERATURES, KnnHead, nearest
 from tests.heads.worlds import clusters
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heads.head import HeadError
+from heads.checks import HeadError
 from heads.labels import encode_labels, label_codes
 
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from heads import mlp
-from heads.head import HeadError
+from heads.checks import HeadError
 from heads.mlp import DEFAULTS, MlpHead, MlpProgress
 from heads.network import Examples, Network, forward, training_session
 from heads.scaling import Scaling

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from heads import scaling
-from heads.head import HeadError
+from heads.checks import HeadError
 from heads.scaling import Scaling
 from tests.heads.worlds import clusters, wardrobe
 

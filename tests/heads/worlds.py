@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.head import Head, check_training, one_hot
+from heads.checks import check_training
+from heads.head import Head
+from heads.logits import one_hot
 
 
 def clusters(

@@ -1,0 +1,30 @@
+"""From logits to probabilities, and from class numbers to truth tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities, (B, C) that sum to 1, of logits (B, C)."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities, each by itself, of logits of any shape; no overflow for large ones."""
+    probabilities: NDArray[np.float32] = np.exp(-np.logaddexp(0, -logits))
+    return probabilities
+
+
+def one_hot(numbers: NDArray[np.int64], class_count: int) -> NDArray[np.bool_]:
+    """(N, C) bool of class numbers (N,)."""
+    truth = np.zeros((len(numbers), class_count), bool)
+    truth[np.arange(len(numbers)), numbers] = True
+    return truth
