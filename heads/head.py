@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from heads.checks import check_training
+from heads.checks import HeadError, check_training
 from heads.folds import assign_folds
 from heads.sample import Sample
 
@@ -57,7 +57,8 @@ class Head(ABC):
             weights: (N,) how much each row counts, positive; None for all alike.
 
         Raises:
-            HeadError: Shapes that do not fit, values that are not finite, or fewer than two labels.
+            HeadError: Shapes that do not fit, values that are not finite, fewer than two labels, or none
+                in fold 0 that other folds have too, where settings are open.
         """
 
     @abstractmethod
@@ -120,7 +121,7 @@ class BaseHead(Head):
         Args:
             sample: What trial heads learn from.
             features: (V, E), validation rows in the sample's scaling.
-            truth: (V, C) bool, their labels by the sample's classes; a row of a label that the sample lacks has none.
+            truth: (V, C) bool, their labels by the sample's classes, one or more each.
         """
 
     @abstractmethod
@@ -151,15 +152,24 @@ def fit_together(
         folds: (N,); open settings are chosen with fold 0 as validation.
         sampling: Of rows, those to learn from, and their weights.
         mapper: `map`, or that of a pool of threads.
+
+    Raises:
+        HeadError: Settings are open, and fold 0 has no row to choose them on.
     """
     still_open = [head for head in heads if head.is_open]
     if still_open:
         rows, weights = sampling(np.flatnonzero(folds != 0))
         asked = np.flatnonzero(folds == 0)
         sample = Sample.of(embeddings, y, rows, weights)
-        features = sample.scaling.transform(embeddings, asked)
-        # (V, C), which of the sample's classes each validation row has; none of a label that the sample lacks
+        # (V, C), which of the sample's classes each validation row has; one of a label that it lacks tells nothing
         truth = y[asked][:, sample.classes] if sample.multi_label else y[asked][:, None] == sample.classes
+        known = truth.any(axis=1)
+        if not known.any():
+            raise HeadError(
+                f"Settings are chosen on the rows of fold 0; of {len(asked)} none has a label of other folds. Give "
+                f"more rows, or all settings."
+            )
+        features, truth = sample.scaling.transform(embeddings, asked[known]), truth[known]
         deque(mapper(lambda head: head.choose(sample, features, truth), still_open), maxlen=0)
         del sample, features
     rows, weights = sampling(np.arange(len(y)))

@@ -133,13 +133,12 @@ class MlpHead(BaseHead):
         """As `BaseHead.choose`: the trial of the least loss, with the epochs that it took to it.
 
         Raises:
-            HeadError: Fewer than two rows, no validation rows, training diverges in all trials, or torch does not have
+            HeadError: Fewer than two rows, training diverges in all trials, or torch does not have
                 the device.
         """
-        if not len(features) or len(sample.y) < 2:
+        if len(sample.y) < 2:
             raise HeadError(
-                f"Searching needs rows in fold 0 and two or more in others; got {len(features)} and {len(sample.y)}. "
-                f"Give more rows, or all settings."
+                "Searching needs two rows or more in other folds than 0; got 1. Give more rows, or all settings."
             )
         with training_session(self.device):
             self.settings_ = self._search(Examples.of(sample, self.device), features, truth)
