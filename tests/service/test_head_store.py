@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from heads.checks import HeadError
 from heads.fitted import FittedHead
 from heads.fitting import KINDS, FitOptions, Training, fit_heads
-from heads.head import HeadError
 from heads.labels import encode_labels
 from indexer import files
 from service import head_store
@@ -386,13 +386,17 @@ def test_a_killed_saver_leaves_one_head_whole(
     assert len(names_in(tmp_path)) == 3
 
 
+def forget_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk's own time is of no account."""
+    for module in (files, head_store):
+        monkeypatch.setattr(module, "fsync", lambda _: None)
+
+
 def test_readers_see_one_head_or_the_next(
     tmp_path: Path, fitted: dict[str, FittedHead], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While heads are saved over and over, nobody meets an error, a mix, or an older one than before."""
-    # The disk's own time is of no account here.
-    monkeypatch.setattr(files, "fsync", lambda _: None)
-    monkeypatch.setattr(head_store, "fsync", lambda _: None)
+    forget_fsync(monkeypatch)
     save_heads(tmp_path, [numbered(fitted["knn"], 1)])
     done = threading.Event()
     seen: list[list[int]] = [[], []]
@@ -409,7 +413,7 @@ def test_readers_see_one_head_or_the_next(
     readers = [threading.Thread(target=read, args=(numbers,)) for numbers in seen]
     for reader in readers:
         reader.start()
-    for number in range(2, 250):
+    for number in range(2, 200):
         save_heads(tmp_path, [numbered(fitted["knn"], number)])
     done.set()
     for reader in readers:
@@ -439,7 +443,8 @@ def test_a_reader_follows_a_head_that_is_replaced_each_time_it_looks(
     assert number_of(load_head(tmp_path, "type", "knn", ENCODER)) == 6
 
 
-def test_two_savers_at_once(tmp_path: Path, fitted: dict[str, FittedHead]) -> None:
+def test_two_savers_at_once(tmp_path: Path, fitted: dict[str, FittedHead], monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_fsync(monkeypatch)
     errors: list[BaseException] = []
 
     def save(numbers: range) -> None:

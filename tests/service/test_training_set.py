@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heads.fitting import FitOptions
 from heads.checks import HeadError
+from heads.fitting import FitOptions
 from indexer.compaction import compact
 from indexer.edits import delete_items, relabel_item
 from indexer.filters import FilterError
