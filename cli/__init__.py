@@ -55,10 +55,11 @@ def main() -> None:
         app(prog_name="modiste")
     except KeyboardInterrupt:
         sys.exit(130)
+    except RuntimeError as error:
+        # Before ValueError: a stored head that cannot be used is both, and no bad input.
+        _fail(error, 1)
     except ValueError as error:
         _fail(error, 2)
-    except RuntimeError as error:
-        _fail(error, 1)
     except OSError as error:
         # A file or folder of the user's own that cannot be read or written.
         place = f"{error.filename}: " if error.filename else ""
