@@ -8,10 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import FormatOption, GalleryOption, JsonOption, MapOption, names_of
+from cli.options import FormatOption, GalleryOption, JsonOption, MapOption, check_kinds, names_of
 from cli.output import figure, print_json, print_table
 
-_FIGURES = ("macro_f1", "top_3_accuracy", "log_loss", "calibration_error", "mean_set_size", "milliseconds")
+# What `evaluate heads` says of a head, where it has it.
+_FIGURES = (
+    *("accuracy", "micro_f1", "exact_match", "macro_f1", "top_3_accuracy", "log_loss", "calibration_error"),
+    *("set_coverage", "mean_set_size", "abstention_known_labels", "abstention_unknown_labels", "milliseconds"),
+)
 
 
 def evaluate_neighbours(
@@ -85,14 +89,21 @@ def evaluate_heads(
     from service.head_trial import encode_queries, test_queries, try_heads
     from service.report import render_report
 
-    opened = Gallery(gallery)
     kinds = None if head is None else names_of(head, "--head")
+    check_kinds(kinds or ())
+    opened = Gallery(gallery)
     heads = [load_heads(gallery, target, kinds, opened.card) for target in names_of(targets, "--targets")]
-    if queries is None:
+    read = None if mapping is None else parse_mapping(mapping)
+    catalog = None if queries is None else open_catalog(queries, format=catalog_format, mapping=read)
+    if report is not None:
+        # What cannot be written is told before the work.
+        report.parent.mkdir(parents=True, exist_ok=True)
+        if report.is_dir():
+            raise typer.BadParameter(f"--report is a file to write; {report} is a folder.")
+    if catalog is None:
         asked = test_queries(opened)
     else:
-        read = None if mapping is None else parse_mapping(mapping)
-        catalog = open_catalog(queries, format=catalog_format, mapping=read)
+        print(f"Encoding the photos of {queries}.", file=sys.stderr, flush=True)
         asked = encode_queries(opened, catalog, load_encoder_of(opened.card))
     answers = [try_heads(opened, asked, of_target) for of_target in heads]
     figures = [evaluate_target(one) for one in answers]
@@ -106,7 +117,6 @@ def evaluate_heads(
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         }
         page = render_report(answers, title=f"Heads of {gallery.resolve().name}", facts=facts, figures=figures)
-        report.parent.mkdir(parents=True, exist_ok=True)
         replace_file(report, page.encode())
     if as_json:
         return print_json(
@@ -131,28 +141,23 @@ def _say_target(answer: dict[str, Any]) -> None:
     """A table of a target's heads, and how the best compares with the others."""
     unknown = answer["queries_with_unknown_label"]
     print(f"{answer['target']}: {answer['queries']} photos; {unknown} have a label that no head knows")
-    measures = ["micro_f1", "exact_match"] if answer["several_labels"] else ["accuracy", "set_coverage"]
-    shares = [name for name in measures if f"{name}_low" in next(iter(answer["heads"].values()))]
-    plain = [name for name in _FIGURES if name in next(iter(answer["heads"].values()))]
+    heads = answer["heads"]
     print_table(
-        ["head", *measures, *plain],
+        ["", *heads],
         [
-            [
-                kind,
-                *(_share(figures, name) if name in shares else _number(figures[name]) for name in measures),
-                *(_number(figures[name]) for name in plain),
-            ]
-            for kind, figures in answer["heads"].items()
+            [name, *(_value(figures, name) for figures in heads.values())]
+            for name in _FIGURES
+            if name in next(iter(heads.values()))
         ],
     )
     for sentence in answer["verdicts"].values():
         print(sentence)
 
 
-def _share(figures: dict[str, Any], name: str) -> str:
-    value, interval = figure(figures[name], figures[f"{name}_low"], figures[f"{name}_high"])
-    return f"{value} ({interval})"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _value(figures: dict[str, Any], name: str) -> str:
+    """A figure, with its interval where it has one; a dash where no photo counts."""
+    if figures[name] is None:
+        return "-"
+    if f"{name}_low" not in figures:
+        return f"{figures[name]:.3f}"
+    return f"{figures[name]:.3f} ({figures[f'{name}_low']:.3f} to {figures[f'{name}_high']:.3f})"

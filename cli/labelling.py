@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import csv
+import re
+import shlex
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import FontOption, GalleryOption, JsonOption, names_of
-from cli.output import plain_labels, print_json, print_table
+from cli.options import FontOption, GalleryOption, JsonOption, check_kinds, names_of
+from cli.output import print_json, print_table
+from cli.predictions import write_csv, write_json, write_text
 from cli.sheets import draw_suspects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from data.catalog import BadRow, CatalogItem
+    from data.catalog import BadRow, Box, CatalogItem
     from heads.fitted import FittedHead
     from indexer.gallery import Gallery
-    from service.classification import Classified, Prediction
+    from service.classification import Classified
     from service.head_fitting import Refit
 
 # What `fit` says of a head, where it has it; docs/metrics.md defines each.
@@ -41,18 +44,20 @@ def fit(
         str, typer.Option(help="knn, linear, mlp, ensemble, several joined by commas, or all.")
     ] = "knn,linear,ensemble",
     balance: Annotated[str, typer.Option(help="What to do about frequent labels: none, weights or resample.")] = "none",
-    min_count: Annotated[int, typer.Option(help="Labels of fewer items are left out, and reported.")] = 2,
-    trials: Annotated[int, typer.Option(help="Settings that the MLP search tries.")] = 20,
+    min_count: Annotated[int, typer.Option(min=1, help="Labels of fewer items are left out, and reported.")] = 2,
+    trials: Annotated[int, typer.Option(min=1, help="Settings that the MLP search tries.")] = 20,
     timeout: Annotated[float, typer.Option(help="Seconds that it may take, for each target.")] = 120.0,
-    seed: Annotated[int, typer.Option(help="Of folds and search.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of folds and search.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Fit heads on the gallery's embeddings and labels, without encoding, and store them with it."""
     from heads.fitting import KINDS, FitOptions
     from indexer.gallery import Gallery
     from service.head_fitting import fit_gallery
+    from service.head_store import best_kind
 
     kinds = KINDS if head == "all" else names_of(head, "--head")
+    check_kinds(kinds)
     options = FitOptions(kinds=kinds, balance=balance, trials=trials, timeout=timeout, seed=seed)
 
     def tell(sentence: str) -> None:
@@ -63,7 +68,7 @@ def fit(
     for refits in fit_gallery(opened, names_of(targets, "--targets"), options, min_count=min_count, progress=tell):
         fitted += refits
         if not as_json:
-            _say_fitted(refits)
+            _say_fitted(refits, best_kind(gallery, refits[0].card.target, opened.card))
     if as_json:
         print_json(
             {
@@ -81,7 +86,7 @@ def classify(
         str | None, typer.Option(help="Label columns, joined by commas. Default: all with a head.")
     ] = None,
     head: HeadOption = None,
-    top: Annotated[int, typer.Option(help="Labels in an answer.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Labels in an answer.")] = 3,
     allowed: Annotated[str | None, typer.Option(help="Labels or groups to choose from: Tops, or Shirts,Jeans.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights of labels or groups: Bottoms=0.6,Shirts=1.2.")] = None,
     groups: Annotated[
@@ -103,6 +108,8 @@ def classify(
 
     if as_json and as_csv:
         raise typer.BadParameter("Give --json or --csv, and not both.")
+    if head is not None:
+        check_kinds([head])
     options = ClassifyOptions(
         top=top,
         allowed=() if allowed is None else parse_allowed(allowed),
@@ -115,10 +122,17 @@ def classify(
     heads = _load_heads(opened, None if targets is None else names_of(targets, "--targets"), head)
     _warn_stale(opened, heads)
     classifier = Classifier(opened, heads, options)
-    answers = classifier.classify(_photos(photos, region), load_encoder_of(opened.card))
-    write = _write_csv if as_csv else _write_text
-    answered = _write_json(answers, opened) if as_json else write(answers)
-    if not answered:
+    counts: Counter[bool] = Counter()
+    answers = _counted(classifier.classify(_photos(photos, region), load_encoder_of(opened.card)), counts)
+    if as_json:
+        write_json(answers, opened)
+    elif as_csv:
+        write_csv(answers)
+    else:
+        write_text(answers)
+    if counts[False]:
+        print(f"{counts[False]} of {counts.total()} could not be answered.", file=sys.stderr)
+    if not counts[True]:
         raise typer.Exit(1)
 
 
@@ -135,6 +149,7 @@ def suspects(
     from service.suspects import find_suspects
 
     opened = Gallery(gallery)
+    print(f"Asking heads about each {target}, fitted on other items.", file=sys.stderr, flush=True)
     every = find_suspects(opened, target)
     found = every[:limit]
     if sheet is not None:
@@ -161,16 +176,19 @@ def suspects(
             }
         )
     print_table(
-        ["item_id", "label", "probability", "suggested", "probability"],
+        ["item_id", "labelled", "", "suggested", ""],
         [
             [one.item.item_id, one.label, f"{one.probability:.3f}", one.suggested, f"{one.suggested_probability:.3f}"]
             for one in found
         ],
     )
     print(f"{len(every)} of {len(opened)} items have a disputed {target}; {len(found)} are listed.")
+    if sheet is not None:
+        print(f"The sheet is {sheet}.")
     if found:
-        first = f'{found[0].item.item_id} "{target}={found[0].suggested}"'
-        print(f"If the first is wrong: modiste relabel {first} --gallery {gallery}")
+        label = re.sub(r"([,|\\])", r"\\\1", found[0].suggested)
+        words = [found[0].item.item_id, f"{target}={label}", "--gallery", str(gallery)]
+        print(f"If the first is wrong: modiste relabel {shlex.join(words)}")
     return None
 
 
@@ -197,41 +215,61 @@ def _warn_stale(gallery: Gallery, heads: list[FittedHead]) -> None:
             )
 
 
-def _photos(paths: list[Path], box: Any) -> Iterator[CatalogItem | BadRow]:
+def _photos(paths: list[Path], box: Box | None) -> Iterator[CatalogItem | BadRow]:
     """The photos asked about, folders opened."""
-    from dataclasses import replace
-
     from data.catalog import CatalogItem
-    from data.folder import read_folder
 
     for path in paths:
         if path.is_dir():
-            for row in read_folder(path):
-                yield replace(row, item_id=str(path / row.item_id), box=box) if isinstance(row, CatalogItem) else row
+            yield from _photos_of(path, box)
         else:
             yield CatalogItem(str(path), path, box=box)
 
 
-def _say_fitted(refits: list[Refit]) -> None:
-    """What was fitted for a target: a table of its heads, on photos that they were not fitted on."""
+def _photos_of(folder: Path, box: Box | None) -> Iterator[CatalogItem | BadRow]:
+    from dataclasses import replace
+
+    from data.catalog import BadRow, CatalogItem
+    from data.folder import read_folder
+
+    row: CatalogItem | BadRow | None = None
+    try:
+        for row in read_folder(folder):
+            yield replace(row, item_id=str(folder / row.item_id), box=box) if isinstance(row, CatalogItem) else row
+    except OSError as error:
+        yield BadRow(folder, None, f"The folder cannot be listed: {error.strerror}.")
+        return
+    if row is None:
+        yield BadRow(folder, None, "The folder has no photos.")
+
+
+def _counted(answers: Iterator[Classified], counts: Counter[bool]) -> Iterator[Classified]:
+    """The answers, counted by whether they are any."""
+    for answer in answers:
+        counts[answer.reason is None] += 1
+        yield answer
+
+
+def _say_fitted(refits: list[Refit], best: str) -> None:
+    """What was fitted for a target: a column a head, with figures on photos that it was not fitted on."""
     card = refits[0].card
-    print(f"{card.target}: {len(card.labels)} labels on {card.items} items; {card.unlabelled} items have none")
+    without = f"; {card.unlabelled} items have none" if card.unlabelled else ""
+    print(f"{card.target}: {len(card.labels)} labels on {card.items} items{without}")
     if card.rare:
         rare = ", ".join(f"{name} ({count})" for name, count in list(card.rare.items())[:8])
         print(f"left out, fewer than {card.min_count} items: {rare}{' ...' if len(card.rare) > 8 else ''}")
-    names = [name for name in _FIGURES if name in card.validation]
-    print_table(
-        ["head", *names, "seconds", "change"],
-        [
-            [
-                refit.card.kind,
-                *(f"{refit.card.validation[name]:.3f}" for name in names),
-                f"{refit.card.seconds:.1f}",
-                _change(refit),
-            ]
-            for refit in refits
-        ],
-    )
+    rows = [
+        [name, *(f"{refit.card.validation[name]:.3f}" for refit in refits)]
+        for name in _FIGURES
+        if name in card.validation
+    ]
+    rows.append(["seconds", *(f"{refit.card.seconds:.1f}" for refit in refits)])
+    if any(refit.before for refit in refits):
+        rows.append([f"change of {refits[0].measure}", *map(_change, refits)])
+        since = [str(refit.before.gallery_version) if refit.before else "-" for refit in refits]
+        rows.append(["since version", *since])
+    print_table(["", *(refit.card.kind for refit in refits)], rows)
+    print(f"`modiste classify` asks the {best} head, unless you pass --head: its log loss is the least.\n", flush=True)
 
 
 def _change(refit: Refit) -> str:
@@ -239,7 +277,7 @@ def _change(refit: Refit) -> str:
     if refit.before is None or refit.measure not in refit.before.validation:
         return "-"
     change = refit.card.validation[refit.measure] - refit.before.validation[refit.measure]
-    return f"{change:+.3f} {refit.measure} since version {refit.before.gallery_version}"
+    return f"{change:+.3f}"
 
 
 def _before(refit: Refit) -> dict[str, Any] | None:
@@ -247,105 +285,3 @@ def _before(refit: Refit) -> dict[str, Any] | None:
         return None
     figure = refit.before.validation.get(refit.measure)
     return {"gallery_version": refit.before.gallery_version, refit.measure: figure}
-
-
-def _write_text(answers: Iterator[Classified]) -> int:
-    """A block of lines a photo; how many photos were answered."""
-    answered = 0
-    for answer in answers:
-        if answer.reason is not None:
-            print(f"{answer.photo}: {answer.reason}", file=sys.stderr)
-            continue
-        answered += 1
-        print(answer.photo)
-        for one in answer.predictions:
-            ranked = ", ".join(f"{name} {probability:.3f}" for name, probability in one.labels)
-            print(f"  {one.target} ({one.head}): {ranked}{_doubt(one)}")
-        near = ", ".join(f"{near.item.item_id} {near.distance:.3f}" for near in answer.neighbours)
-        print(f"  nearest: {near}")
-    return answered
-
-
-def _doubt(one: Prediction) -> str:
-    """What else could be, in words."""
-    if one.none_of_these:
-        return f"; none of these? {one.familiarity:.1%} of known photos look as strange"
-    if one.prediction_set is None:
-        return f"; it has {', '.join(one.predicted) or 'none'}"
-    if not one.prediction_set:
-        return "; no label is sure enough"
-    return "" if len(one.prediction_set) == 1 else f"; it may be {' or '.join(one.prediction_set)}"
-
-
-def _write_csv(answers: Iterator[Classified]) -> int:
-    """A line a photo and target; how many photos were answered."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    columns = ("photo", "target", "head", "predicted", "label", "probability", "prediction_set", "familiarity", "error")
-    writer.writerow(columns)
-    answered = 0
-    for answer in answers:
-        answered += answer.reason is None
-        if answer.reason is not None:
-            writer.writerow([answer.photo, *[""] * 7, answer.reason])
-        for one in answer.predictions:
-            label, probability = one.labels[0]
-            writer.writerow(
-                [
-                    *(answer.photo, one.target, one.head, "|".join(one.predicted), label, f"{probability:.4f}"),
-                    "" if one.prediction_set is None else "|".join(one.prediction_set),
-                    "" if one.familiarity is None else f"{one.familiarity:.4f}",
-                    "",
-                ]
-            )
-    return answered
-
-
-def _write_json(answers: Iterator[Classified], gallery: Gallery) -> int:
-    """One object; how many photos were answered."""
-    photos = [_described(answer) for answer in answers]
-    print_json(
-        {
-            "gallery": str(gallery.folder),
-            "version": gallery.snapshot.version,
-            "encoder": gallery.card.name,
-            "photos": photos,
-        }
-    )
-    return sum(photo["error"] is None for photo in photos)
-
-
-def _described(answer: Classified) -> dict[str, Any]:
-    return {
-        "photo": answer.photo,
-        "error": answer.reason,
-        "predictions": [
-            {
-                "target": one.target,
-                "head": one.head,
-                "predicted": list(one.predicted),
-                "none_of_these": one.none_of_these,
-                "familiarity": None if one.familiarity is None else round(one.familiarity, 4),
-                "labels": [{"label": name, "probability": round(value, 4)} for name, value in one.labels],
-                "prediction_set": None if one.prediction_set is None else list(one.prediction_set),
-                "votes": [
-                    {
-                        "item_id": vote.item.item_id,
-                        "labels": list(vote.item.labels.get(one.target, ())),
-                        "similarity": round(vote.similarity, 4),
-                        "weight": round(vote.weight, 4),
-                    }
-                    for vote in one.votes
-                ],
-            }
-            for one in answer.predictions
-        ],
-        "neighbours": [
-            {
-                "item_id": near.item.item_id,
-                "distance": round(near.distance, 6),
-                "similarity": round(near.similarity, 6),
-                "labels": plain_labels(near.item),
-            }
-            for near in answer.neighbours
-        ],
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,3 +73,16 @@ def names_of(text: str, option: str) -> list[str]:
     if not names:
         raise typer.BadParameter(f"{option} is one name or more, joined by commas; got {text!r}.")
     return names
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Refuses a --head that is none.
+
+    Raises:
+        typer.BadParameter: One is not among those that --help lists.
+    """
+    from heads.fitting import KINDS
+
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise typer.BadParameter(f"--head is {', '.join(KINDS)}; got {', '.join(unknown)}.")

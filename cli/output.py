@@ -6,12 +6,28 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from data.catalog import CatalogItem
 
 
 def print_json(value: Any) -> None:
     """JSON as people read it, in the letters that the labels have."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_json_as_it_comes(facts: dict[str, Any], name: str, values: Iterable[Any]) -> None:
+    """What print_json prints of `{**facts, name: [*values]}`, without holding the values."""
+    print(
+        f"{json.dumps(facts, ensure_ascii=False, indent=2).removesuffix(chr(10) + '}')},\n  {json.dumps(name)}: [",
+        end="",
+    )
+    before = "\n"
+    for value in values:
+        text = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n    ")
+        print(f"{before}    {text}", end="", flush=True)
+        before = ",\n"
+    print("\n  ]\n}" if before != "\n" else "]\n}")
 
 
 def print_table(header: list[str], rows: list[list[Any]]) -> None:
