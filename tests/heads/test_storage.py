@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 
+from heads.checks import HeadError
 from heads.fitting import KINDS, FitOptions, Training, fit_heads
-from heads.head import HeadError
 from heads.labels import encode_labels
 from heads.storage import HEAD_VERSION, pack, read_card, unpack
 from tests.heads.worlds import clusters, wardrobe
