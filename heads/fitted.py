@@ -129,7 +129,9 @@ class FittedHead:
         calibrated = apply_temperature(uncalibrated, self.temperature, multi_label=multi_label)
         allowed = calibrated if factors is None else reweigh(calibrated, factors, multi_label=multi_label)
         if self.thresholds is not None:
-            return Answers(allowed, uncalibrated, allowed >= self.thresholds, None, None)
+            # A threshold may be 0 where all but few photos have the label; one that is not allowed is none even so.
+            predicted = (allowed >= self.thresholds) & (allowed > 0)
+            return Answers(allowed, uncalibrated, predicted, None, None)
         sets = prediction_sets(calibrated, self.scores, coverage=coverage)
         if factors is not None:
             sets &= factors > 0
