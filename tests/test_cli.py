@@ -132,7 +132,7 @@ finally:
     assert done.stderr == "[]\n"
     commands = (
         *("sample", "encoders", "index", "watch", "add", "delete", "relabel"),
-        *("search", "duplicates", "stats", "evaluate"),
+        *("search", "fit", "classify", "suspects", "duplicates", "stats", "evaluate"),
     )
     for command in commands:
         assert f"\n  {command} " in done.stdout
@@ -527,7 +527,7 @@ REFUSED = {
     "evaluation by nothing": (
         "evaluate neighbours --gallery {gallery} --queries {catalog} --relevant ,",
         2,
-        "--relevant is one target or more, joined by commas; got ','.",
+        "--relevant is one name or more, joined by commas; got ','.",
     ),
     "evaluation by an unknown target": (
         "evaluate neighbours --gallery {gallery} --queries {catalog} --relevant season",
