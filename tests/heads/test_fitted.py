@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from heads.checks import HeadError
 from heads.fitted import FittedHead, HeadCard
-from heads.head import HeadError
 from heads.linear import LinearHead
 from heads.novelty import Novelty
 

@@ -11,10 +11,11 @@ import pytest
 
 from heads import mlp
 from heads.calibration import apply_temperature, fit_temperature
+from heads.checks import HeadError
 from heads.conformal import conformal_scores
 from heads.fitting import FitOptions, Training, _held_back, fit_heads
 from heads.folds import assign_folds
-from heads.head import HeadError
+from heads.head import sampling_of
 from heads.labels import encode_labels, label_codes
 from heads.metrics import calibration_error, wilson_interval
 from heads.validation import out_of_fold
@@ -68,7 +69,7 @@ def test_heads_have_learned(heads):
 @pytest.mark.parametrize("kind", ["knn", "linear"])
 def test_figures_are_of_heads_that_had_not_seen_the_photos(heads, world, kind):
     fitted, figures, y = heads[kind], heads[kind].card.validation, world.labels.y
-    said = out_of_fold(fitted.head, world.embeddings, y, folds=assign_folds(y))[1]
+    (said,) = out_of_fold([fitted.head], world.embeddings, y, folds=assign_folds(y), sampling=sampling_of(None))[1]
     right = said.argmax(axis=1) == y
     assert figures["photos"] == 240
     assert figures["accuracy"] == right.mean()
@@ -84,7 +85,8 @@ def test_figures_are_of_heads_that_had_not_seen_the_photos(heads, world, kind):
 
 def test_figures_of_an_ensemble_are_of_the_mean_of_such_heads(heads, world):
     fitted, y = heads["ensemble"], world.labels.y
-    said = [out_of_fold(member, world.embeddings, y, folds=assign_folds(y))[1] for member in fitted.head.members_]
+    members = fitted.head.members_
+    said = out_of_fold(members, world.embeddings, y, folds=assign_folds(y), sampling=sampling_of(None))[1]
     mixed = fitted.head.mix(said)
     assert fitted.card.validation["accuracy"] == (mixed.argmax(axis=1) == y).mean()
     calibrated = apply_temperature(mixed, fitted.temperature, multi_label=False)
@@ -201,7 +203,11 @@ def test_the_same_seed_gives_the_same_heads(heads, world):
 def test_progress_says_what_comes_next(world):
     said = []
     fit_heads(world, FitOptions(progress=said.append))
-    steps = ("choosing settings", "measuring on photos that it was not fitted on")
+    steps = ("choosing settings, then learning", "measuring on photos that they were not fitted on")
+    assert said == [f"knn and linear: {step}" for step in steps]
+    said.clear()
+    # They learn from other rows each.
+    fit_heads(world, FitOptions(balance="resample", progress=said.append))
     assert said == [f"{kind}: {step}" for kind in ("knn", "linear") for step in steps]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heads.groups import ALL, DEFAULT_GROUPS, label_factors, parse_allowed, parse_weights, read_groups, reweigh
 from heads.checks import HeadError
+from heads.groups import ALL, DEFAULT_GROUPS, label_factors, parse_allowed, parse_weights, read_groups, reweigh
 
 LABELS = ["Jeans", "Shirts", "Shoes", "Tops"]
 

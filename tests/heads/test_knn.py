@@ -8,8 +8,9 @@ import pytest
 from heads import knn
 from heads.calibration import calibrated_log_loss
 from heads.checks import HeadError
-from heads.logits import one_hot
 from heads.knn import NEIGHBOURS, TEMPERATURES, KnnHead, nearest
+from heads.logits import one_hot
+from heads.sample import Sample
 from tests.heads.worlds import clusters
 
 # The weights of the cosines 1 and 0.6 are then 3 to 1.
@@ -171,7 +172,7 @@ def test_k_is_at_most_the_rows():
 def test_a_chosen_k_may_be_more_than_the_rows_left():
     embeddings, y = clusters(60)
     head = KnnHead(k=50, temperature=0.1, dimension=16).fit(embeddings, y)
-    fewer = head.chosen().fit(embeddings[:40], y[:40])
+    fewer = head.chosen().learn(Sample.of(embeddings, y, np.arange(40)))
     assert fewer.settings_ == head.settings_
     assert fewer.neighbours(embeddings).rows.shape == (60, 40)
 

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from heads import linear
 from heads.calibration import calibrated_log_loss
 from heads.checks import HeadError
-from heads.logits import one_hot
 from heads.linear import PENALTIES, LinearHead
+from heads.logits import one_hot
 from heads.scaling import Scaling
 from tests.heads.worlds import clusters, wardrobe
 

@@ -8,34 +8,40 @@ from threadpoolctl import threadpool_info
 
 from heads import validation
 from heads.folds import assign_folds
+from heads.head import sampling_of
 from heads.knn import KnnHead
 from heads.linear import LinearHead
 from heads.validation import ask_without, label_trials, out_of_fold, worker_map
 from tests.heads.worlds import Memory, clusters, wardrobe
 
+# All rows, each as much as the others.
+ALIKE = sampling_of(None)
+
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_no_head_is_asked_about_its_own_rows(multi_label):
     embeddings, y = (wardrobe if multi_label else clusters)(40)
-    head = Memory().fit(embeddings, y)
+    head, other = Memory().fit(embeddings, y), Memory().fit(embeddings, y)
     # It knows all rows, and those that are asked in its place none that they are asked about.
     assert set(np.unique(head.predict_proba(embeddings))) == {0, 1}
-    rows, said = out_of_fold(head, embeddings, y, folds=np.arange(40) % 5)
+    rows, both = out_of_fold([head, other], embeddings, y, folds=np.arange(40) % 5, sampling=ALIKE)
     assert rows.tolist() == list(range(40))
-    assert (said == (0.5 if multi_label else 0.25)).all()
-    assert (said.dtype, said.shape) == (np.float32, (40, 3 if multi_label else 4))
-    # Nor does it change.
-    assert len(head.known_) == 40
+    for said in both:
+        assert (said == (0.5 if multi_label else 0.25)).all()
+        assert (said.dtype, said.shape) == (np.float32, (40, 3 if multi_label else 4))
+    # Nor do they change.
+    assert len(head.sample_.y) == 40
 
 
 def test_it_is_fitted_on_all_others():
     embeddings, y = clusters(40)
     folds = np.arange(40) % 4
     head = KnnHead(k=3, temperature=0.1, dimension=16).fit(embeddings, y)
-    said = out_of_fold(head, embeddings, y, folds=folds)[1]
-    for fold in range(4):
-        others = head.chosen().fit(embeddings[folds != fold], y[folds != fold])
-        np.testing.assert_allclose(said[folds == fold], others.predict_proba(embeddings[folds == fold]), atol=1e-6)
+    heads = [head, LinearHead(penalty=0.01).fit(embeddings, y)]
+    for head, said in zip(heads, out_of_fold(heads, embeddings, y, folds=folds, sampling=ALIKE)[1], strict=True):
+        for fold in range(4):
+            others = head.chosen().fit(embeddings[folds != fold], y[folds != fold])
+            np.testing.assert_allclose(said[folds == fold], others.predict_proba(embeddings[folds == fold]), atol=1e-5)
 
 
 def test_settings_that_were_chosen_are_not_chosen_again():
@@ -43,12 +49,12 @@ def test_settings_that_were_chosen_are_not_chosen_again():
     asked = []
 
     class Spy(LinearHead):
-        def fit(self, embeddings, y, *, folds=None, weights=None):
+        def learn(self, sample):
             asked.append(self.penalty)
-            return super().fit(embeddings, y, folds=folds, weights=weights)
+            return super().learn(sample)
 
     head = Spy().fit(embeddings, y)
-    out_of_fold(head, embeddings, y, folds=np.arange(40) % 4)
+    out_of_fold([head], embeddings, y, folds=np.arange(40) % 4, sampling=ALIKE)
     assert asked == [None] + [head.settings_["penalty"]] * 4
 
 
@@ -56,7 +62,8 @@ def test_settings_that_were_chosen_are_not_chosen_again():
 def test_folds_are_asked_until_enough_is_known(enough, asked):
     embeddings, y = clusters(40)
     folds = np.arange(40) % 4
-    rows, said = out_of_fold(Memory().fit(embeddings, y), embeddings, y, folds=folds, enough=enough)
+    head = Memory().fit(embeddings, y)
+    rows, (said,) = out_of_fold([head], embeddings, y, folds=folds, sampling=ALIKE, enough=enough)
     assert rows.tolist() == np.flatnonzero(folds < asked).tolist()
     assert len(said) == 10 * asked
     # Those asked count as training rows of each other all the same.
@@ -75,13 +82,15 @@ def test_rows_and_weights_are_sampled_of_other_folds():
     def sampling(rows):
         return rows[:12], np.arange(1, 13, dtype=np.float32)
 
-    out_of_fold(Spy().fit(embeddings, y), embeddings, y, folds=folds, sampling=sampling)
+    out_of_fold([Spy().fit(embeddings, y)], embeddings, y, folds=folds, sampling=sampling)
     assert len(fitted) == 4
     for fold, head in enumerate(fitted):
         rows = np.flatnonzero(folds != fold)[:12]
-        np.testing.assert_array_equal(head.embeddings_, embeddings[rows])
-        np.testing.assert_array_equal(head.y_, y[rows])
-        assert head.weights_.tolist() == list(range(1, 13))
+        scaled = head.sample_.scaling.transform(embeddings[rows])
+        np.testing.assert_allclose(head.sample_.features, scaled, atol=1e-5)
+        np.testing.assert_array_equal(head.sample_.classes[head.sample_.y], y[rows])
+        # 1 in the mean.
+        np.testing.assert_allclose(head.sample_.weights, np.arange(1, 13) / 6.5, rtol=1e-6)
 
 
 def test_a_label_that_is_left_out_has_probability_0():
@@ -89,12 +98,12 @@ def test_a_label_that_is_left_out_has_probability_0():
     y = np.array(["NA", "dress", "hat", "shirt"])[numbers]
     head = LinearHead(penalty=0.01).fit(embeddings, y)
     train, asked = np.flatnonzero(y != "dress"), np.flatnonzero(y == "dress")
-    said = ask_without(head, embeddings, y, train, asked)
+    (said,) = ask_without([head], embeddings, y, train, asked, ALIKE)
     assert said.shape == (10, 4)
     assert (said[:, 1] == 0).all()
     np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-5)
     # The others keep their columns.
-    said = ask_without(head, embeddings, y, train, np.flatnonzero(y == "shirt"))
+    (said,) = ask_without([head], embeddings, y, train, np.flatnonzero(y == "shirt"), ALIKE)
     assert (said.argmax(axis=1) == 3).all()
 
 
@@ -102,7 +111,7 @@ def test_one_of_several_labels_that_is_left_out_has_probability_0():
     embeddings, has = wardrobe(60)
     head = LinearHead(penalty=0.01).fit(embeddings, has)
     train = np.flatnonzero(~has[:, 1])
-    said = ask_without(head, embeddings, has, train, np.arange(60))
+    (said,) = ask_without([head], embeddings, has, train, np.arange(60), ALIKE)
     assert (said[:, 1] == 0).all()
     assert ((said[:, [0, 2]] > 0.5) == has[:, [0, 2]])[train].mean() > 0.9
 
@@ -111,7 +120,7 @@ def test_a_single_label_that_is_left_is_certain():
     embeddings, numbers = clusters(40, labels=2)
     y = np.array(["dress", "shirt"])[numbers]
     head = LinearHead(penalty=0.01).fit(embeddings, y)
-    said = ask_without(head, embeddings, y, np.flatnonzero(y == "shirt"), np.arange(3))
+    (said,) = ask_without([head], embeddings, y, np.flatnonzero(y == "shirt"), np.arange(3), ALIKE)
     assert said.tolist() == [[0, 1]] * 3
     assert said.dtype == np.float32
 
@@ -122,8 +131,8 @@ def test_trials_hold_out_other_labels_each():
     trials = label_trials(embeddings, y, folds)
     held_out = [set(y[trial.asked[trial.is_novel]].tolist()) for trial in trials]
     # A fifth of ten labels each, none twice.
-    assert [len(labels) for labels in held_out] == [2, 2, 2]
-    assert len(set().union(*held_out)) == 6
+    assert [len(labels) for labels in held_out] == [2] * 5
+    assert len(set().union(*held_out)) == 10
     for number, (trial, labels) in enumerate(zip(trials, held_out, strict=True)):
         np.testing.assert_array_equal(trial.asked, np.flatnonzero(folds == number))
         np.testing.assert_array_equal(trial.is_novel, np.isin(y[trial.asked], list(labels)))
@@ -172,13 +181,14 @@ def test_a_trial_asks_so_many_from_first_to_last(monkeypatch):
 def test_trials_of_fewer_folds_go_round():
     embeddings, y = clusters(40)
     folds = np.arange(40) % 2
-    assert [folds[trial.asked[0]] for trial in label_trials(embeddings, y, folds)] == [0, 1, 0]
+    assert [folds[trial.asked[0]] for trial in label_trials(embeddings, y, folds)] == [0, 1, 0, 1, 0]
 
 
 def test_workers_answer_in_order_and_share_no_threads():
     embeddings, y = clusters(60)
     head, folds = KnnHead(k=5, temperature=0.1, dimension=16).fit(embeddings, y), np.arange(60) % 5
-    alone = out_of_fold(head, embeddings, y, folds=folds)[1]
+    (alone,) = out_of_fold([head], embeddings, y, folds=folds, sampling=ALIKE)[1]
     with worker_map() as mapper:
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
-        np.testing.assert_array_equal(out_of_fold(head, embeddings, y, folds=folds, mapper=mapper)[1], alone)
+        (said,) = out_of_fold([head], embeddings, y, folds=folds, sampling=ALIKE, mapper=mapper)[1]
+        np.testing.assert_array_equal(said, alone)

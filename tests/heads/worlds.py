@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.checks import check_training
-from heads.head import Head
-from heads.logits import one_hot
+from heads.head import BaseHead
 
 
 def clusters(
@@ -39,28 +37,33 @@ def _unit(embeddings: NDArray[np.float64]) -> NDArray[np.float32]:
     return units
 
 
-class Memory(Head):
-    """Certain of the rows that it was fitted on; of all others it knows nothing."""
+class Memory(BaseHead):
+    """Certain of the rows that it learned from; of all others it knows nothing."""
 
     kind = "memory"
+    is_open = False
 
-    def fit(self, embeddings, y, *, folds=None, weights=None):  # noqa: ARG002 - the contract has them
-        """As `Head.fit`; keeps what it was given."""
-        self.classes_, numbers = check_training(embeddings, y, weights)
-        self.multi_label_ = numbers.ndim == 2
-        truth = numbers if self.multi_label_ else one_hot(numbers, len(self.classes_))
-        self.known_ = {row.tobytes(): labels for row, labels in zip(embeddings, truth, strict=True)}
-        self.embeddings_, self.y_, self.weights_, self.settings_ = embeddings, y, weights, {}
+    def choose(self, sample, features, truth):
+        """As `BaseHead.choose`; there is nothing to choose."""
+        raise NotImplementedError
+
+    def learn(self, sample):
+        """As `BaseHead.learn`; keeps the sample."""
+        self.sample_, self.classes_, self.multi_label_, self.settings_ = sample, sample.classes, sample.multi_label, {}
         return self
 
     def predict_proba(self, embeddings):
         """As `Head.predict_proba`."""
-        nothing = np.full(len(self.classes_), 0.5 if self.multi_label_ else 1 / len(self.classes_))
-        return np.array([self.known_.get(row.tobytes(), nothing) for row in embeddings], np.float32)
+        nothing = 0.5 if self.multi_label_ else 1 / len(self.classes_)
+        features = self.sample_.scaling.transform(embeddings)
+        # how far each query is from each row, (B, N)
+        distances = np.linalg.norm(features[:, None] - self.sample_.features, axis=2)
+        known = distances.min(axis=1, keepdims=True) < 1e-3
+        return np.where(known, self.sample_.truth[distances.argmin(axis=1)], nothing).astype(np.float32)
 
     def chosen(self):
-        """As `Head.chosen`."""
-        return Memory()
+        """As `BaseHead.chosen`."""
+        return type(self)()
 
     def arrays(self):
         """As `Head.arrays`; it is not stored."""
