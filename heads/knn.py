@@ -23,8 +23,8 @@ NEIGHBOURS = (5, 10, 20, 50)
 TEMPERATURES = (0.02, 0.05, 0.1, 0.2)
 # Colour lives in few directions, the cut of a season in many.
 DIMENSIONS = (64, 128, 256, 512)
-# Queries that are compared at once, so that similarities take 4 MB and their order 8.
-_SIMILARITIES = 1 << 20
+# Queries that are compared at once, so that similarities take 1 MB and their order 2.
+_SIMILARITIES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ class KnnHead(BaseHead):
         dimension: Features of the scaling that similarity is measured in; None chooses it.
 
     Attributes:
-        features_: (N, E) float32 of unit length.
+        features_: (N, E) float32.
+        lengths_: (N,) float32, of the features.
         labels_: (N,) int64 class numbers, or (N, C) bool.
         weights_: (N,) float32, how much a row's vote counts; 1 in the mean.
         scaling_: From embeddings to features.
@@ -64,6 +65,7 @@ class KnnHead(BaseHead):
 
     kind = "knn"
     features_: NDArray[np.float32]
+    lengths_: NDArray[np.float32]
     labels_: NDArray[Any]
     weights_: NDArray[np.float32]
     scaling_: Scaling
@@ -108,7 +110,7 @@ class KnnHead(BaseHead):
 
         def loss(k: int, temperature: float, dimension: int) -> float:
             if dimension not in found:
-                known, asked = _unit(sample.features[:, :dimension]), _unit(features[:, :dimension])
+                known, asked = sample.features[:, :dimension], features[:, :dimension]
                 found[dimension] = nearest(known, asked, min(max(ks), rows))
             voters, similarities = found[dimension][0][:, :k], found[dimension][1][:, :k]
             shares = trial._share(Votes(voters, similarities, _weigh(similarities, temperature)))
@@ -126,7 +128,9 @@ class KnnHead(BaseHead):
         self.classes_, self.multi_label_ = sample.classes, sample.multi_label
         self.labels_, self.weights_ = sample.y, sample.weights
         self.scaling_ = sample.scaling.narrowed(self.settings_["dimension"])
-        self.features_ = _unit(sample.features[:, : self.settings_["dimension"]])
+        # Nothing is copied where all features count.
+        self.features_ = np.ascontiguousarray(sample.features[:, : self.settings_["dimension"]])
+        self.lengths_ = _lengths(self.features_)
         return self
 
     def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -140,7 +144,7 @@ class KnnHead(BaseHead):
             HeadError: Another dimension than the head was fitted on.
         """
         k, temperature = min(self.settings_["k"], len(self.features_)), self.settings_["temperature"]
-        rows, similarities = nearest(self.features_, _unit(self.scaling_.transform(embeddings)), k)
+        rows, similarities = nearest(self.features_, self.scaling_.transform(embeddings), k, lengths=self.lengths_)
         return Votes(rows, similarities, _weigh(similarities, temperature))
 
     def chosen(self) -> Self:
@@ -164,7 +168,8 @@ class KnnHead(BaseHead):
         """As `Head.restored`."""
         head = cls(**settings)
         head.classes_, head.multi_label_, head.settings_ = classes, multi_label, dict(settings)
-        head.features_, head.labels_, head.weights_ = arrays["features"], arrays["labels"], arrays["weights"]
+        head.features_, head.lengths_ = arrays["features"], _lengths(arrays["features"])
+        head.labels_, head.weights_ = arrays["labels"], arrays["weights"]
         head.scaling_ = Scaling(arrays["mean"], arrays["projection"])
         return head
 
@@ -188,34 +193,38 @@ def _weigh(similarities: NDArray[np.float32], temperature: float) -> NDArray[np.
     return softmax(similarities / np.float32(temperature))
 
 
-def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of unit length; one that is zero stays, and is like nothing."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    units: NDArray[np.float32] = features / np.maximum(lengths, np.float32(1e-12))
-    return units
+def _lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The length of each row, (N,); a row of zeros is like nothing, whatever its length."""
+    lengths: NDArray[np.float32] = np.sqrt(np.einsum("ne,ne->n", features, features)).clip(min=1e-12)
+    return lengths
 
 
 def nearest(
-    features: NDArray[np.float32], queries: NDArray[np.float32], k: int
+    features: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    k: int,
+    *,
+    lengths: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The k most similar rows for each query, (B, k), and their cosines, best first; of equals the lower row first.
 
-    Where the k-th has equals, any of them is taken.
-
     Args:
-        features: (N, E) float32 of unit length.
+        features: (N, E) float32.
         queries: (B, E) likewise.
         k: 1..N.
+        lengths: (N,) of the features, above 0; None works them out.
     """
     rows, similarities = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    lengths = _lengths(features) if lengths is None else lengths
+    own = _lengths(queries)
     step = max(1, _SIMILARITIES // len(features))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
-        # the cosines of each query with each row
         cosines = queries[part] @ features.T
+        cosines /= lengths
         best = np.argpartition(-cosines, k - 1, axis=1)[:, :k] if k < len(features) else np.argsort(-cosines, axis=1)
         values = np.take_along_axis(cosines, best, axis=1)
         order = np.lexsort((best, -values), axis=1)
         rows[part] = np.take_along_axis(best, order, axis=1)
-        similarities[part] = np.take_along_axis(values, order, axis=1)
+        similarities[part] = np.take_along_axis(values, order, axis=1) / own[part, None]
     return rows, similarities

@@ -81,8 +81,9 @@ class Scaling:
         share = max(shrinkage * np.trace(within), 1e-3 * np.trace(total), 1e-12) / width
         within[np.diag_indices(width)] += share
         kept = (max(0, width - dimension), width - 1)
+        # Both are symmetric; turned round they lie in memory as LAPACK wants them, and are not copied.
         _, directions = eigh(
-            total, within, subset_by_index=kept, overwrite_a=True, overwrite_b=True, check_finite=False
+            total.T, within.T, subset_by_index=kept, overwrite_a=True, overwrite_b=True, check_finite=False
         )
         return cls(mean.astype(np.float32), np.ascontiguousarray(directions[:, ::-1], np.float32))
 

@@ -26,6 +26,8 @@ ENOUGH = 5000
 _TRIALS = 5
 _HELD_OUT = 0.2
 _ASKED = 1500
+# Rows that are asked about at once, for want of memory.
+_TOGETHER = 512
 # Each worker takes as much memory again as the embeddings.
 _MOST_WORKERS = 2
 
@@ -99,9 +101,11 @@ def ask_without(
             part[:, head.classes_ == labels[0]] = 1
         return said
     sample = Sample.of(embeddings, y, chosen, weights)
-    queries = embeddings[asked]
     for head, part in zip(heads, said, strict=True):
-        part[:, np.searchsorted(head.classes_, sample.classes)] = head.chosen().learn(sample).predict_proba(queries)
+        known, fitted = np.searchsorted(head.classes_, sample.classes), head.chosen().learn(sample)
+        for start in range(0, len(asked), _TOGETHER):
+            place = slice(start, start + _TOGETHER)
+            part[place, known] = fitted.predict_proba(embeddings[asked[place]])
     return said
 
 
