@@ -119,6 +119,29 @@ def test_weights_come_from_rows_that_members_have_not_seen(multi_label):
     assert [member.kind for member in ensemble.members_] == ["memory", "linear"]
 
 
+def test_members_are_given_folds_and_weights():
+    validated, weighed = [], []
+
+    class Spy(LinearHead):
+        def choose(self, sample, features, truth):
+            validated.append(len(truth))
+            super().choose(sample, features, truth)
+
+        def learn(self, sample):
+            weighed.append((len(sample.y), sample.weights.max() / sample.weights.min()))
+            return super().learn(sample)
+
+    embeddings, y = clusters(60)
+    # Twelve photos in fold 0 and 24 in each other.
+    folds = np.repeat([0, 1, 2], [12, 24, 24])
+    weights = np.linspace(1, 2, 60).astype(np.float32)
+    weights[::6] = 5
+    EnsembleHead([Spy(), KnnHead()]).fit(embeddings, y, folds=folds, weights=weights)
+    assert validated == [12]
+    assert [count for count, _ in weighed] == [60, 48, 36, 36]
+    assert all(ratio > 2.5 for _, ratio in weighed)
+
+
 def test_settings_say_who_is_heard():
     head = EnsembleHead().fit(*clusters(60))
     said = head.settings_["members"]

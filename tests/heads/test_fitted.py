@@ -121,6 +121,8 @@ def test_several_labels_by_hand():
     np.testing.assert_allclose(answers.probabilities, [[0.8, 0.5, 0.2]], atol=1e-5)
     assert answers.predicted.tolist()[0][0] is False
     assert head.answer(of([10, 1.1, 0.3])).predicted.tolist() == [[True, True, True]]
+    # At the threshold it has the label.
+    assert fitted(multi_label=True, thresholds=answers.probabilities[0]).answer(of([4, 1, 0.25])).predicted.all()
     assert head.answer(of([8, 0.9, 0.2])).predicted.tolist() == [[False, False, False]]
     assert (answers.sets, answers.familiarity) == (None, None)
 

@@ -114,6 +114,26 @@ def test_the_objective_is_the_mean_log_loss_and_half_the_penalised_squares(monke
     assert found["first"].tolist() == [0, 0, 0, 0]
 
 
+def test_the_loss_and_its_slope_by_hand():
+    # The second is right. Of logits 200 and 0 it has nothing, a loss of 200; of 0 and 0 half. They weigh 3 to 1.
+    shares, truth = np.array([[0.75], [0.25]], np.float32), np.array([[0, 1], [0, 1]], np.float32)
+    logits = np.array([[200, 0], [0, 0]], np.float32)
+    assert linear._residuals(logits, truth, shares, False) == pytest.approx(150 + np.log(2) / 4)
+    np.testing.assert_allclose(logits, [[0.75, -0.75], [0.125, -0.125]], atol=1e-6)
+    # For itself each: 200 and log 2; then log 2 twice.
+    logits = np.array([[200, 0], [0, 0]], np.float32)
+    assert linear._residuals(logits, truth, shares, True) == pytest.approx(150 + 1.25 * np.log(2))
+    np.testing.assert_allclose(logits, [[0.75, -0.375], [0.125, -0.125]], atol=1e-6)
+
+
+def test_a_label_that_all_items_have_is_likely():
+    embeddings, has = wardrobe(60)
+    has[:, 0] = True
+    said = LinearHead().fit(embeddings, has).predict_proba(embeddings)
+    assert said[:, 0].min() > 0.9
+    assert ((said > 0.5) == has).mean() > 0.9
+
+
 def test_coefficients_are_of_embeddings():
     embeddings, y = clusters()
     head = LinearHead(penalty=0.01).fit(embeddings, y)

@@ -82,6 +82,10 @@ def test_rates_are_those_of_scales_that_were_fitted_on_other_trials():
     assert 0.3 < rates["novel_found"] < 0.9
 
 
+def test_two_trials_are_enough_to_measure():
+    assert Novelty.fit([trial(0), trial(1)]).rates["novel_found_photos"] == 200
+
+
 @pytest.mark.parametrize("trials", [[trial(0)], [trial(0), trial(1, novel=0)]])
 def test_nothing_is_measured_without_novel_photos_in_two_trials(trials):
     fitted = Novelty.fit(trials)

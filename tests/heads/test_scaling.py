@@ -91,6 +91,34 @@ def test_embeddings_that_are_all_alike_have_features_of_0(y):
     np.testing.assert_allclose(fitted.transform(embeddings), 0, atol=1e-6)
 
 
+def test_where_each_row_has_a_label_of_its_own_the_share_is_of_all_variance():
+    embeddings = clusters(40)[0]
+    fitted = Scaling.fit(embeddings, np.arange(40))
+    total = within_and_total(embeddings, np.zeros(40))[1]
+    projection = fitted.projection.astype(np.float64)
+    share = 1e-3 * np.trace(total) / 16
+    np.testing.assert_allclose(projection.T @ projection * share, np.eye(16), atol=1e-2)
+
+
+def test_some_rows_are_as_if_they_were_all(monkeypatch):
+    monkeypatch.setattr(scaling, "_ROWS", 7)
+    embeddings, y = clusters(90)
+    rows = np.random.default_rng(0).permutation(90)[:40]
+    some, alone = Scaling.fit(embeddings, y[rows], rows=rows), Scaling.fit(embeddings[rows], y[rows])
+    np.testing.assert_allclose(some.projection, alone.projection, atol=1e-4)
+    np.testing.assert_allclose(some.mean, alone.mean, atol=1e-6)
+    np.testing.assert_allclose(some.transform(embeddings, rows), alone.transform(embeddings[rows]), atol=1e-4)
+
+
+def test_a_narrowed_scaling_gives_the_first_features():
+    embeddings, y = clusters(90)
+    fitted = Scaling.fit(embeddings, y)
+    narrowed = fitted.narrowed(3)
+    np.testing.assert_allclose(narrowed.transform(embeddings), fitted.transform(embeddings)[:, :3], atol=1e-5)
+    assert narrowed.projection.flags.c_contiguous
+    assert fitted.narrowed(99).projection.shape == (16, 16)
+
+
 def test_a_number_without_rows_changes_nothing():
     embeddings, y = clusters(40, labels=2)
     np.testing.assert_allclose(
