@@ -217,10 +217,13 @@ def _warn_stale(gallery: Gallery, heads: list[FittedHead]) -> None:
 
 def _photos(paths: list[Path], box: Box | None) -> Iterator[CatalogItem | BadRow]:
     """The photos asked about, folders opened."""
-    from data.catalog import CatalogItem
+    from data.catalog import BadRow, CatalogItem
 
     for path in paths:
-        if path.is_dir():
+        printable = str(path).encode(errors="backslashreplace").decode()
+        if printable != str(path):
+            yield BadRow(Path(printable), None, "The name holds characters that are no text; rename it.")
+        elif path.is_dir():
             yield from _photos_of(path, box)
         else:
             yield CatalogItem(str(path), path, box=box)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -310,6 +311,16 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_answered(shop, tmp_path):
         assert (nothing.status, nothing.err.splitlines()[-1]) == (1, "2 of 2 could not be answered.")
 
 
+def test_a_name_that_is_no_text_is_told(shop, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    for output in ((), ("--csv",), ("--json",)):
+        done = shop.classify(path, shop.photo(1), *output)
+        assert done.status == 0
+        told = done.err if not output else done.out
+        assert r"caf\udce9.png" in told.replace(r"\\", "\\")
+        assert "The name holds characters that are no text; rename it." in told
+
+
 def test_a_folder_is_its_photos(shop):
     rows = rows_of(shop.classify(shop.photos, "--targets", "type", "--csv").out)
     assert [row["photo"] for row in rows] == [str(shop.photo(place)) for place in range(COUNT + 12)]
@@ -330,18 +341,19 @@ def test_a_box_is_a_region_of_each_photo(shop):
 
 @pytest.mark.parametrize("output", ["text", "csv", "json"])
 def test_answers_are_printed_as_they_come(shop, output):
-    gallery, out = Gallery(shop.gallery), io.StringIO()
+    gallery, seen = Gallery(shop.gallery), io.BytesIO()
     one = Prediction("type", "knn", ("dress",), (("dress", 1.0),), ("dress",), 0.5, ())
 
     def answers() -> Iterator[Classified]:
         for name in ("first.jpg", "second.jpg"):
             yield Classified(name, None, (one,))
-            # It was printed before the next was asked for, so none is held.
-            assert name in out.getvalue()
+            # Who reads has it before the next is asked for, so none is held.
+            assert name.encode() in seen.getvalue()
 
-    with redirect_stdout(out):
+    with redirect_stdout(io.TextIOWrapper(seen, "utf-8")) as out:
         {"text": write_text, "csv": write_csv, "json": lambda found: write_json(found, gallery)}[output](answers())
-    assert "second.jpg" in out.getvalue()
+        out.flush()
+    assert b"second.jpg" in seen.getvalue()
 
 
 # Heads that are not what they were
