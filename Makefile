@@ -22,9 +22,11 @@ $(DEMO)/catalog/items.csv: | .venv/ready
 	rm -rf $(DEMO)/catalog
 	$(BIN)/modiste sample --out $(DEMO)/catalog --count 600 --seed 0
 
-demo: .venv/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it and search it
+demo: .venv/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it, search it and label a photo
 	$(BIN)/modiste index $(DEMO)/catalog --gallery $(DEMO)/gallery --encoder efficientnet-lite0
 	$(BIN)/modiste search $(DEMO)/catalog/images/p00000-1.jpg --gallery $(DEMO)/gallery --sheet $(DEMO)/neighbours.png
+	$(BIN)/modiste fit --gallery $(DEMO)/gallery --targets articleType,baseColour
+	$(BIN)/modiste classify $(DEMO)/catalog/images/p00000-1.jpg --gallery $(DEMO)/gallery
 
 test: .venv/ready ## Run the tests
 	$(BIN)/python -m pytest
@@ -46,9 +48,10 @@ fix: .venv/ready ## Format, mend what the linter can, and write the CLI's help i
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m tests.write_cli_help
 
-bench: .venv/ready ## Print every table of docs/benchmarks.md (an hour; wants ../shared/datasets)
+bench: .venv/ready ## Print every table of docs/benchmarks.md (90 minutes; wants ../shared/datasets)
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.index
 	$(BIN)/python -m bench.quality
 	$(BIN)/python -m bench.search
 	$(BIN)/python -m bench.refresh
+	$(BIN)/python -m bench.heads

@@ -1,7 +1,7 @@
 """How good, how sure and how fast are the heads? Beside scikit-learn on the same embeddings.
 
-Expected before the first run (docs/experiments.md): kNN, linear and ensemble of one target in 12 s, one linear fit in a fifth
-of scikit-learn's time.
+Expected before the first run (docs/experiments.md): kNN, linear and ensemble of one target in 12 s, one linear fit in
+a fifth of scikit-learn's time.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def run_step(name: str) -> None:
         options = FitOptions(kinds=("knn", "linear", "ensemble"))
         fitted = {}
         seconds, peak = timed(lambda: fitted.update(fit_heads(kept, options)))
-        head = fitted[name.split()[-1]]
+        head = fitted[name.rsplit(maxsplit=1)[-1]]
         names = np.array(head.card.labels)
         near = np.full(1, 0.2, np.float32)
         predict = lambda part: names[head.answer(part, distances=np.resize(near, len(part))).predicted]  # noqa: E731

@@ -144,7 +144,7 @@ def stats(
         if as_json:
             return print_json(rows)
         return print_table(["photo or row", "reason"], [[_place(row), row["reason"]] for row in rows])
-    answer = opened.stats()
+    answer = opened.stats() | {"heads": _heads(opened)}
     if as_json:
         return print_json(answer)
     card = answer["encoder_card"]
@@ -169,7 +169,34 @@ def stats(
             for target, labels in answer["targets"].items()
         ],
     )
+    if answer["heads"]:
+        print_table(
+            ["target", "head", "items", "fitted", "state"],
+            [[head[name] for name in ("target", "kind", "items", "fitted_at", "state")] for head in answer["heads"]],
+        )
     return None
+
+
+def _heads(gallery: Gallery) -> list[dict[str, Any]]:
+    """The fitted heads, and whether the gallery has moved on since."""
+    from heads.checks import HeadError
+    from service.head_store import load_head, stored_cards
+    from service.training_set import staleness
+
+    heads = []
+    for card in stored_cards(gallery.folder, skip_damaged=True):
+        if card.encoder_fingerprint != gallery.card.fingerprint:
+            state = f"of another encoder ({card.encoder})"
+        elif card.gallery_version == gallery.snapshot.version:
+            state = "fresh"
+        else:
+            try:
+                state = str(staleness(load_head(gallery.folder, card.target, card.kind, gallery.card), gallery))
+            except HeadError as error:
+                state = str(error)
+        known = {name: getattr(card, name) for name in ("target", "kind", "items", "gallery_version", "fitted_at")}
+        heads.append({**known, "state": state})
+    return heads
 
 
 def _embed(gallery: Gallery, query: CatalogItem) -> Any:

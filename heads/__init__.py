@@ -1,1 +1,1 @@
-"""Everything that predicts from embeddings: kNN, linear and MLP heads, calibration, metrics. Not built yet."""
+"""Everything that predicts from embeddings: kNN, linear, MLP and ensemble heads, calibration, metrics, storage."""

@@ -357,7 +357,8 @@ def test_a_k_larger_than_the_gallery_gives_all_and_says_so(shop):
 def test_stats(shop):
     stats = modiste("stats", "--gallery", shop.gallery, "--json").json
     plain = {"gallery", "version", "items", "products", "failures", "encoder", "variant", "index", "bytes_on_disk"}
-    assert stats.keys() == plain | {"encoder_card", "targets"}
+    assert stats.keys() == plain | {"encoder_card", "targets", "heads"}
+    assert stats["heads"] == []
     products = {row["product_id"] for row in shop.rows}
     assert (stats["items"], stats["products"], stats["failures"]) == (24, len(products), 0)
     assert (stats["encoder"], stats["encoder_card"]["dimension"]) == (EMBEDDED, 1320)

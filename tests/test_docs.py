@@ -15,10 +15,13 @@ from PIL import Image
 
 import cli
 from data.catalog import CatalogItem
+from heads.fitting import FitOptions, Training, fit_heads
+from heads.labels import encode_labels
 from indexer.encoders import EncoderCard
 from indexer.failures import Failure
 from indexer.rows import Row
 from indexer.store import Store
+from service.head_store import save_heads
 from tests.indexer.fakes import write_failures
 from tests.write_cli_help import PAGE, WIDTH, generated, named, updated
 
@@ -128,13 +131,23 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         ("modiste duplicates", 0, ["duplicates", "--gallery", "{gallery}"]),
         ("modiste repair", 0, ["repair", "--gallery", "{gallery}"]),
         ("modiste compact", 0, ["compact", "--gallery", "{gallery}"]),
-        ("modiste stats", 0, ["stats", "--gallery", "{gallery}"]),
         ("modiste stats", 1, ["stats", "--failures", "--gallery", "{gallery}"]),
     ],
 )
 def test_every_key_is_on_the_page_and_no_other(page, gallery, capsys, monkeypatch, title, table, arguments):
     answer = run(capsys, monkeypatch, *(part.format(gallery=gallery) for part in arguments))
     assert keys_of(answer) == documented(page, title, table)
+
+
+def test_every_key_of_a_gallery_with_a_head_is_on_the_page(page, gallery, capsys, monkeypatch):
+    angles = np.linspace(0, 1, 12, dtype=np.float32)
+    embeddings = np.stack([np.cos(angles), np.sin(angles), 0 * angles, 0 * angles], axis=1)
+    labels = encode_labels("label", [("red",), ("green",)] * 6)
+    places = np.arange(12)
+    training = Training(embeddings, labels, places, places, "fake", FakeEncoder.card.fingerprint, 1)
+    save_heads(gallery, fit_heads(training, FitOptions(kinds=("linear",))).values())
+    answer = run(capsys, monkeypatch, "stats", "--gallery", gallery)
+    assert keys_of(answer) == documented(page, "modiste stats", 0)
 
 
 def test_every_key_of_a_finding_is_on_the_page(page, gallery, capsys, monkeypatch):
