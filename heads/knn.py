@@ -75,7 +75,6 @@ class KnnHead(BaseHead):
             if value is not None and not value > 0:
                 raise HeadError(f"'{name}' is a number above 0, or None to choose it; got {value}.")
         self.k, self.temperature, self.dimension = k, temperature, dimension
-        self._any_count = False
 
     def fit(
         self,
@@ -207,6 +206,8 @@ def nearest(
     lengths: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The k most similar rows for each query, (B, k), and their cosines, best first; of equals the lower row first.
+
+    Where the k-th has equals, any of them is taken.
 
     Args:
         features: (N, E) float32.
