@@ -196,8 +196,12 @@ def test_the_same_seed_gives_the_same_heads(heads, world):
         for name, array in fitted.head.arrays().items():
             np.testing.assert_array_equal(again[kind].head.arrays()[name], array)
         np.testing.assert_array_equal(again[kind].novelty.known, fitted.novelty.known)
-    others = fit_heads(world, FitOptions(kinds=["linear"], seed=1))
-    assert others["linear"].card.validation != heads["linear"].card.validation
+    (other,) = fit_heads(world, FitOptions(kinds=["linear"], seed=1)).values()
+    assert other.card.validation != heads["linear"].card.validation
+    # It decides the folds too.
+    folds = assign_folds(world.labels.y, seed=1)
+    (said,) = out_of_fold([other.head], world.embeddings, world.labels.y, folds=folds, sampling=sampling_of(None))[1]
+    assert other.card.validation["accuracy"] == (said.argmax(axis=1) == world.labels.y).mean()
 
 
 def test_progress_says_what_comes_next(world):
