@@ -97,6 +97,20 @@ def test_a_refit_says_what_was_before(coloured: Gallery) -> None:
     assert load(coloured, "linear").card == again["linear"].card
 
 
+def test_what_was_before_is_of_the_same_target(coloured: Gallery) -> None:
+    fit(coloured, "knn", targets=["colour", "type"])
+    for refits in fit_gallery(coloured, ["colour", "type", "colour"], FitOptions(kinds=["knn"])):
+        assert [one.before.target for one in refits if one.before] == [one.card.target for one in refits]
+
+
+def test_the_least_count_is_the_caller_s(coloured: Gallery) -> None:
+    for row in (10, 11, 12):
+        relabel_item(coloured.folder, f"i{row:05}", {"type": ("shawl",)})
+    for count, rare in ((3, {}), (4, {"shawl": 3})):
+        [[refit]] = fit_gallery(reopen(coloured), ["type"], FitOptions(kinds=["knn"]), min_count=count)
+        assert (refit.card.min_count, refit.card.rare) == (count, rare)
+
+
 def test_before_is_of_the_same_encoder(tmp_path: Path, coloured: Gallery) -> None:
     """Figures of another encoder's head say nothing of the change of labels."""
     fit(coloured, "knn")

@@ -10,6 +10,7 @@ import pytest
 from heads.checks import HeadError
 from indexer.edits import relabel_item
 from indexer.filters import FilterError
+from service import suspects
 from service.suspects import Suspect, find_suspects
 from tests.heads.worlds import clusters
 from tests.service.galleries import NAMES, make_gallery, make_typed, reopen
@@ -37,6 +38,33 @@ def test_planted_wrong_labels_come_first(tmp_path: Path) -> None:
     for one in found:
         assert 0 <= one.probability < one.suggested_probability <= 1
         assert one.margin == one.suggested_probability - one.probability
+
+
+def test_both_heads_dispute_it_and_together_suggest_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worked by hand: what a kNN and a linear head say of six items, and the mean of both."""
+    said = np.array(
+        [
+            # NA 0.4, dress 0.6.
+            [[0.4, 0.6, 0], [0.4, 0.6, 0]],
+            # Each thinks of another label, so that NA stays the likeliest: 0.45, 0.275, 0.275.
+            [[0.45, 0.55, 0], [0.45, 0, 0.55]],
+            # Of dress only the first disputes it, though NA has 0.65 of the mean.
+            [[0.9, 0.1, 0], [0.4, 0.6, 0]],
+            # NA 0.875, dress 0.125.
+            [[1, 0, 0], [0.75, 0.25, 0]],
+            # Two skirts.
+            [[0, 0, 1], [0, 0, 1]],
+            [[0, 0.4, 0.6], [0, 0.6, 0.4]],
+        ],
+        np.float32,
+    )
+    monkeypatch.setattr(suspects, "out_of_fold", lambda *_, **__: (np.arange(6), list(said.swapaxes(0, 1))))
+    monkeypatch.setattr(suspects, "fit_temperature", lambda *_, **__: 1.0)
+    gallery = make_gallery(tmp_path / "gallery", EMBEDDINGS[:6], ["NA", "NA", "dress", "dress", "skirt", "skirt"])
+    found = [(one.item.item_id, one.label, one.suggested) for one in find_suspects(gallery, "type")]
+    assert found == [("i00003", "dress", "NA"), ("i00000", "NA", "dress")]
+    probabilities = [(one.probability, one.suggested_probability) for one in find_suspects(gallery, "type")]
+    np.testing.assert_allclose(probabilities, [(0.125, 0.875), (0.4, 0.6)], atol=1e-5)
 
 
 def test_a_mended_label_is_suspected_no_longer(tmp_path: Path) -> None:

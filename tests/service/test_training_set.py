@@ -46,7 +46,7 @@ def stale(gallery: Gallery) -> Staleness:
 
 def test_rows_labels_keys_and_products_belong_together(tmp_path: Path) -> None:
     names = ["dress", None, "NA", "dress", "rare", "NA", (), "dress"]
-    products = ["A", "B", None, "A", "C", "", "C", "i00002"]
+    products = ["A", "B", "", "A", "C", "", "C", "i00002"]
     gallery = make_gallery(tmp_path / "gallery", VECTORS, names, product_id=lambda number: products[number])
     training = training_set(gallery, "type")
     # The items with a label that two have or more, by what they are.
