@@ -133,6 +133,9 @@ class OpenVinoEncoder:
         }
         self._model = core.compile_model(core.read_model(_converted(weights, card)), "CPU", options)
         self._requests = threading.local()
+        # OpenVINO's Python layer sets up tables on first use and lets go of the interpreter's lock meanwhile: two
+        # threads that come first together would wait for each other for ever.
+        self.encode(np.zeros((1, card.image_size, card.image_size, 3), np.uint8))
 
     @property
     def workers(self) -> int:

@@ -162,6 +162,17 @@ def test_threads_get_the_answers_to_their_own_photos(encoder: Encoder, drawn: ND
         np.testing.assert_allclose(answer, wanted[number % 4], atol=1e-6)
 
 
+def test_one_thread_alone_encodes_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two threads that came first together hung for ever in OpenVINO's Python layer, once in some hundred starts.
+    shapes: list[tuple[int, ...]] = []
+    encode = runtimes.OpenVinoEncoder.encode
+    monkeypatch.setattr(
+        runtimes.OpenVinoEncoder, "encode", lambda self, pixels: shapes.append(pixels.shape) or encode(self, pixels)
+    )
+    load_encoder(EMBEDDED, runtime="openvino", precision="fp32")
+    assert shapes == [(1, 224, 224, 3)]
+
+
 def test_the_photo_itself_is_left_as_it_was(encoder: Encoder, drawn: NDArray[np.uint8]) -> None:
     before = drawn.copy()
     encoder.encode(drawn)
