@@ -25,7 +25,7 @@ $(DEMO)/catalog/items.csv: | .venv/ready
 demo: .venv/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it, search it and label a photo
 	$(BIN)/modiste index $(DEMO)/catalog --gallery $(DEMO)/gallery --encoder efficientnet-lite0
 	$(BIN)/modiste search $(DEMO)/catalog/images/p00000-1.jpg --gallery $(DEMO)/gallery --sheet $(DEMO)/neighbours.png
-	$(BIN)/modiste fit --gallery $(DEMO)/gallery --targets articleType,baseColour
+	$(BIN)/modiste fit --gallery $(DEMO)/gallery --targets category,colour
 	$(BIN)/modiste classify $(DEMO)/catalog/images/p00000-1.jpg --gallery $(DEMO)/gallery
 
 test: .venv/ready ## Run the tests
