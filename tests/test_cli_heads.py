@@ -21,6 +21,7 @@ from PIL import Image
 
 from cli.predictions import write_csv, write_json, write_text
 from data.catalog import CatalogItem
+from heads.fitting import FitOptions
 from indexer.gallery import Gallery
 from indexer.store import Store
 from service.classification import Classified, Prediction
@@ -131,6 +132,22 @@ def test_fit_as_json(own):
     version = Gallery(own.gallery).snapshot.version
     assert (answer["version"], first["before"]["gallery_version"]) == (version, version)
     assert answer["heads"][2]["before"] is None
+
+
+def test_every_option_of_fit_counts(shop, monkeypatch):
+    told = {}
+
+    def remember(_: Gallery, targets: list[str], options: FitOptions, *, min_count: int, progress: object) -> list[str]:
+        del progress
+        told.update(targets=targets, options=options, min_count=min_count)
+        return []
+
+    monkeypatch.setattr("service.head_fitting.fit_gallery", remember)
+    arguments = "--targets b,a --head mlp --balance resample --min-count 3 --trials 4 --timeout 5.5 --seed 6"
+    assert fit(shop.gallery, *arguments.split()).status == 0
+    options = replace(told["options"], progress=print)
+    expected = FitOptions(kinds=["mlp"], balance="resample", trials=4, timeout=5.5, seed=6, progress=print)
+    assert (told["targets"], told["min_count"], options) == (["b", "a"], 3, expected)
 
 
 def test_a_target_that_every_item_has_several_labels_of(own):
@@ -311,6 +328,17 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_answered(shop, tmp_path):
         assert (nothing.status, nothing.err.splitlines()[-1]) == (1, "2 of 2 could not be answered.")
 
 
+def test_a_folder_that_cannot_be_listed_is_told(shop, monkeypatch):
+    def refuse(_: Path) -> Iterator[CatalogItem]:
+        raise PermissionError(13, "Permission denied")
+        yield
+
+    monkeypatch.setattr("data.folder.read_folder", refuse)
+    done = shop.classify(shop.photos, shop.photo(1))
+    assert (done.status, done.out.count("nearest")) == (0, 1)
+    assert done.err.startswith(f"{shop.photos}: The folder cannot be listed: Permission denied.\n")
+
+
 def test_a_name_that_is_no_text_is_told(shop, tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.png")
     for output in ((), ("--csv",), ("--json",)):
@@ -328,15 +356,17 @@ def test_a_folder_is_its_photos(shop):
     assert np.mean(right) > 0.9
 
 
-def test_a_box_is_a_region_of_each_photo(shop):
+def test_a_box_is_a_region_of_each_photo(shop, tmp_path):
     # A photo of two colours, of which the left one is photo 1.
-    wide = shop.photos.parent / "wide.png"
+    wide = tmp_path / "wide.png"
     picture = Image.new("RGB", (64, 32), "white")
     picture.paste(Image.open(shop.photo(1)), (0, 0))
     picture.save(wide)
-    boxed = shop.classify(wide, "--box", "0,0,0.5,1", "--json").json["photos"][0]
-    assert boxed["neighbours"][0]["item_id"] == "i/1"
-    assert boxed["neighbours"][0]["distance"] < 1e-3
+    for asked in (wide, tmp_path):
+        (boxed,) = shop.classify(asked, "--box", "0,0,0.5,1", "--json").json["photos"]
+        assert boxed["photo"] == str(wide)
+        assert boxed["neighbours"][0]["item_id"] == "i/1"
+        assert boxed["neighbours"][0]["distance"] < 1e-3
 
 
 @pytest.mark.parametrize("output", ["text", "csv", "json"])
@@ -420,6 +450,16 @@ def test_a_wrong_label_is_suspected_mended_and_gone(own, tmp_path):
     assert fit(own.gallery, "--targets", "type").status == 0
 
 
+def test_so_many_are_listed_and_all_are_counted(own):
+    wrong = [place for place in range(20, 50) if own.numbers[place] == 0][:3]
+    for place in wrong:
+        modiste("relabel", f"i/{place}", "type=jeans", "--gallery", own.gallery)
+    arguments = ("suspects", "--gallery", own.gallery, "--target", "type", "--limit")
+    few, all_ = (modiste(*arguments, limit, "--json").json for limit in (2, 60))
+    assert few["suspects"] == all_["suspects"][:2]
+    assert few["found"] == all_["found"] == len(all_["suspects"]) >= 3
+
+
 def test_a_suggestion_with_commas_and_pipes_can_be_run_as_it_is_printed(own):
     wrong = next(place for place in range(20, 40) if own.numbers[place] == 0)
     modiste("relabel", f"i/{wrong}", "colour=NA", "--gallery", own.gallery)
@@ -468,6 +508,7 @@ def test_heads_are_measured_on_new_photos_and_reported(shop, queries, tmp_path):
     figures = answer["targets"][0]["heads"]["knn"]
     # What classify says of the same photos.
     rows = rows_of(shop.classify(*map(shop.photo, range(COUNT, COUNT + 12)), "--head", "knn", "--csv").out)
+    assert {row["head"] for row in rows} == {"knn"}
     right = [
         row["label"] == TYPES[shop.numbers[int(Path(row["photo"]).stem)]] for row in rows if row["target"] == "type"
     ]
