@@ -22,7 +22,9 @@ from indexer.failures import Failure
 from indexer.rows import Row
 from indexer.store import Store
 from service.head_store import save_heads
+from tests.heads.worlds import clusters
 from tests.indexer.fakes import write_failures
+from tests.service.galleries import NAMES, encoder_of, make_gallery, photo
 from tests.write_cli_help import PAGE, WIDTH, generated, named, updated
 
 REMEDY = "Run `python -m tests.write_cli_help` (or `make fix`) and look at what has changed."
@@ -59,7 +61,10 @@ def test_a_stale_page_is_noticed_and_mended(page):
 
 
 # Keys whose own keys are names from the catalog, or are said to be a card of their own.
-OPEN = ("targets", "neighbours[].labels", "by_target", "comparison.by_target")
+OPEN = (
+    *("targets", "neighbours[].labels", "by_target", "comparison.by_target", "photos[].neighbours[].labels"),
+    *("heads[].rare", "heads[].settings", "heads[].validation", "heads[].before"),
+)
 
 
 def keys_of(answer: Any, above: str = "") -> set[str]:
@@ -201,3 +206,22 @@ def test_every_figure_of_the_evaluation_is_on_the_page(page, gallery, tmp_path, 
     assert {key for key in by_target if not key.endswith(("_low", "_high"))} == {
         *("hit_rate_at_K", "precision_at_K", "map_at_K")
     }
+
+
+def test_every_key_of_heads_is_on_the_page(page, tmp_path, capsys, monkeypatch):
+    embeddings, numbers = clusters(60, labels=3, spread=1.0)
+    monkeypatch.setattr("indexer.encoders.load_encoder_of", lambda _: encoder_of(embeddings))
+    splits = ("train", "train", "test")
+    make_gallery(
+        tmp_path / "gallery", embeddings, [NAMES[number] for number in numbers], split=lambda number: splits[number % 3]
+    )
+    (tmp_path / "photo.png").write_bytes(photo(1))
+    place = ("--gallery", tmp_path / "gallery")
+    for title, arguments in {
+        "modiste fit": ("fit", "--targets", "type", "--head", "knn"),
+        "modiste classify": ("classify", tmp_path / "photo.png"),
+        "modiste suspects": ("suspects", "--target", "type"),
+        "modiste evaluate heads": ("evaluate", "heads", "--targets", "type"),
+    }.items():
+        answer = run(capsys, monkeypatch, *arguments, *place)
+        assert keys_of(answer) == documented(page, title), title
