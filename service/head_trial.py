@@ -66,7 +66,11 @@ def encode_queries(gallery: Gallery, catalog: Catalog, encoder: Encoder) -> Quer
         raise HeadError(f"Heads are tried on photos; {catalog.root} has {len(rows)}, and none can be read.")
     embeddings = np.array([row.embedding for row in encoded], np.float32)
     keys = np.array([vector_key(row.item.item_id, row.embedding) for row in encoded], np.int64)
-    found, distances = gallery.searcher.search(embeddings, NEAREST)
+    found, distances = gallery.searcher.search(embeddings, NEAREST + 1)
+    # A photo that the gallery holds is not its own neighbour.
+    own = (found == gallery.rows_of_keys(keys)[:, None]) & (found >= 0)
+    others = np.argsort(own, axis=1, kind="stable")[:, :NEAREST]
+    found, distances = np.take_along_axis(found, others, axis=1), np.take_along_axis(distances, others, axis=1)
     return Queries([row.item for row in encoded], embeddings, keys, found, distances, len(rows) - len(encoded))
 
 
@@ -111,9 +115,10 @@ def try_heads(gallery: Gallery, queries: Queries, heads: Sequence[FittedHead]) -
     asked = np.flatnonzero([bool(item.labels.get(card.target)) for item in queries.items])
     rows = asked[~np.isin(queries.keys[asked], seen)]
     if not len(rows):
+        fitted = ", and heads were fitted on all of these" if len(asked) else ""
         raise HeadError(
             f"Heads of '{card.target}' are tried on labelled photos that they were not fitted on; of "
-            f"{len(queries.items)} photos {len(asked)} have a label in it, and heads were fitted on all of these."
+            f"{len(queries.items)} photos {len(asked)} have a label in it{fitted}."
         )
     items = [queries.items[row] for row in rows]
     near = distances_to_gallery(queries.distances[rows])

@@ -82,11 +82,9 @@ class Staleness:
         return bool(self.added or self.removed or self.relabelled)
 
     def __str__(self) -> str:
-        parts = [f"{count} {name}" for name, count in self._counts() if count]
-        return f"stale by {self.versions} versions: {', '.join(parts)}" if parts else "fresh"
-
-    def _counts(self) -> list[tuple[str, int]]:
-        return [("items added", self.added), ("removed", self.removed), ("relabelled", self.relabelled)]
+        counts = {"added": self.added, "removed": self.removed, "relabelled": self.relabelled}
+        parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        return f"stale by {self.versions} version{'' if self.versions == 1 else 's'}: {parts}" if parts else "fresh"
 
 
 def staleness(fitted: FittedHead, gallery: Gallery) -> Staleness:

@@ -191,6 +191,17 @@ def test_tests_are_tried_though_the_gallery_holds_them(gallery: Gallery, heads: 
     assert {item.split for number in range(20) for item, _ in answers.neighbours(number)} == {"train"}
 
 
+def test_a_photo_that_the_gallery_holds_is_not_its_own_neighbour(gallery: Gallery) -> None:
+    # Item 60 is of the split test, and the gallery has it.
+    item = gallery.items(np.array([60]))[0]
+    asked = encode_queries(gallery, catalog_of([item]), encoder_of(EMBEDDINGS))
+    assert gallery.rows_of_keys(asked.keys).tolist() == [60]
+    assert 60 not in asked.found[0]
+    assert asked.found.shape == (1, NEAREST)
+    assert asked.distances[0].min() > 1e-4
+    assert (np.diff(asked.distances[0]) >= 0).all()
+
+
 def test_several_labels_an_item(tmp_path: Path) -> None:
     names = [(("any", "warm"), ("cold",), ("warm",))[number] for number in NUMBERS]
     gallery = make_gallery(tmp_path / "gallery", EMBEDDINGS, names)

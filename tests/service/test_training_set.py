@@ -147,7 +147,7 @@ def test_what_was_added_removed_and_relabelled_is_counted(typed: Gallery) -> Non
     now = stale(typed)
     assert now == Staleness(6, 1, 2, 3)
     assert now.is_stale
-    assert str(now) == "stale by 6 versions: 1 items added, 2 removed, 3 relabelled"
+    assert str(now) == "stale by 6 versions: 1 added, 2 removed, 3 relabelled"
     assert before == NAMES
     # Fitting again makes it fresh.
     fit(reopen(typed), "knn")
@@ -157,7 +157,7 @@ def test_what_was_added_removed_and_relabelled_is_counted(typed: Gallery) -> Non
 def test_a_relabelling_undone_is_none(typed: Gallery) -> None:
     (name,) = typed.item("i00010").labels["type"]
     relabel_item(typed.folder, "i00010", {"type": ("dress" if name != "dress" else "skirt",)})
-    assert str(stale(typed)) == "stale by 1 versions: 1 relabelled"
+    assert str(stale(typed)) == "stale by 1 version: 1 relabelled"
     relabel_item(typed.folder, "i00010", {"type": (name,)})
     assert stale(typed) == Staleness(2, 0, 0, 0)
     assert not stale(typed).is_stale
