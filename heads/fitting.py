@@ -18,7 +18,7 @@ from heads.conformal import COVERAGE, conformal_scores, prediction_sets
 from heads.ensemble import MEMBERS, EnsembleHead
 from heads.fitted import FittedHead, HeadCard
 from heads.folds import assign_folds
-from heads.head import BaseHead, Head, Mapper, fit_together
+from heads.head import BaseHead, Head, fit_together
 from heads.labels import label_codes
 from heads.metrics import (
     accuracy,
@@ -33,7 +33,7 @@ from heads.metrics import (
 )
 from heads.mlp import MlpHead, MlpProgress
 from heads.novelty import Novelty, Trial
-from heads.validation import LabelTrial, ask_without, label_trials, out_of_fold, worker_map
+from heads.validation import LabelTrial, ask_without, label_trials, one_thread, out_of_fold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,12 +129,12 @@ def fit_heads(training: Training, options: FitOptions) -> dict[str, FittedHead]:
     check_enough(training)
     labels = training.labels
     folds = assign_folds(labels.y, count=_FOLDS, groups=training.groups, seed=options.seed)
-    with worker_map() as mapper:
+    with one_thread():
         trials = [] if labels.multi_label else label_trials(training.embeddings, labels.y, folds, seed=options.seed)
         heard = {
             one.head.kind: one
             for heads, balance in _together(options)
-            for one in _hear(heads, training, folds, trials, balance, options, mapper)
+            for one in _hear(heads, training, folds, trials, balance, options)
         }
     if "ensemble" in options.kinds:
         heard["ensemble"] = _combine(list(heard.values()), labels.y)
@@ -180,24 +180,18 @@ def _hear(
     trials: list[LabelTrial],
     balance: str,
     options: FitOptions,
-    mapper: Mapper,
 ) -> list[_Heard]:
     """Fits heads on all rows, and asks others of their settings about rows that they were not fitted on."""
     started = time.monotonic()
     embeddings, y = training.embeddings, training.labels.y
     sampling = partial(balanced, y, balance=balance, seed=options.seed)
     names = " and ".join(head.kind for head in heads)
-    # torch has threads of its own, and one random state.
-    inner: Mapper = map if names == "mlp" else mapper
     options.progress(f"{names}: choosing settings, then learning")
-    fit_together(heads, embeddings, y, folds=folds, sampling=sampling, mapper=inner)
+    fit_together(heads, embeddings, y, folds=folds, sampling=sampling)
     options.progress(f"{names}: measuring on photos that they were not fitted on")
-    asked, said = out_of_fold(heads, embeddings, y, folds=folds, sampling=sampling, mapper=inner)
+    asked, said = out_of_fold(heads, embeddings, y, folds=folds, sampling=sampling)
 
-    def ask(trial: LabelTrial) -> list[NDArray[np.float32]]:
-        return ask_without(heads, embeddings, y, trial.train, trial.asked, sampling)
-
-    tried = list(inner(ask, trials))
+    tried = [ask_without(heads, embeddings, y, trial.train, trial.asked, sampling) for trial in trials]
     seconds = (time.monotonic() - started) / len(heads)
     return [
         _Heard(head, asked, part, [of_trial[place] for of_trial in tried], seconds)
@@ -276,13 +270,13 @@ def _held_back(
     return calibrated, sets
 
 
-def _novelty(heard: _Heard, trials: list[LabelTrial], temperature: float) -> Novelty:
-    """How strange photos of held-out labels look to the head, and known ones."""
+def _novelty(heard: _Heard, trials: list[LabelTrial], temperature: float) -> Novelty | None:
+    """How strange photos of held-out labels look to the head, and known ones; None where there was no trial."""
     answers = []
     for trial, said in zip(trials, heard.tried, strict=True):
         likely = apply_temperature(said, temperature, multi_label=False).max(axis=1)
         answers.append(Trial(trial.distances, likely, trial.is_novel))
-    return Novelty.fit(answers)
+    return Novelty.fit(answers) if answers else None
 
 
 def _figures(

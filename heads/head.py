@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-Mapper = Callable[..., Iterable[Any]]
 # Of rows, those to learn from and how much each counts; None for all alike.
 Sampling = Callable[["NDArray[np.int64]"], tuple["NDArray[np.int64]", "NDArray[np.float32] | None"]]
 
@@ -141,7 +139,6 @@ def fit_together(
     *,
     folds: NDArray[np.int64],
     sampling: Sampling,
-    mapper: Mapper = map,
 ) -> None:
     """Fits heads on the same rows, which are scaled once for all of them.
 
@@ -151,7 +148,6 @@ def fit_together(
         y: As in `Head.fit`.
         folds: (N,); open settings are chosen with fold 0 as validation.
         sampling: Of rows, those to learn from, and their weights.
-        mapper: `map`, or that of a pool of threads.
 
     Raises:
         HeadError: Settings are open, and fold 0 has no row to choose them on.
@@ -170,8 +166,10 @@ def fit_together(
                 f"more rows, or all settings."
             )
         features, truth = sample.scaling.transform(embeddings, asked[known]), truth[known]
-        deque(mapper(lambda head: head.choose(sample, features, truth), still_open), maxlen=0)
+        for head in still_open:
+            head.choose(sample, features, truth)
         del sample, features
     rows, weights = sampling(np.arange(len(y)))
     whole = Sample.of(embeddings, y, None if len(rows) == len(y) and weights is None else rows, weights)
-    deque(mapper(lambda head: head.learn(whole), heads), maxlen=0)
+    for head in heads:
+        head.learn(whole)

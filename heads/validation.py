@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,32 +16,29 @@ from heads.sample import Sample
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from heads.head import BaseHead, Mapper, Sampling
+    from heads.head import BaseHead, Sampling
 
 # Folds are asked until so many rows are known; more make no figure steadier that matters.
-ENOUGH = 5000
+ENOUGH = 4000
 # Label hold-out: so many times, a fifth of the labels, on at most so many photos.
-_TRIALS = 5
+_TRIALS = 4
 _HELD_OUT = 0.2
 _ASKED = 1500
 # Rows that are asked about at once, for want of memory.
 _TOGETHER = 512
-# Each worker takes as much memory again as the embeddings.
-_MOST_WORKERS = 2
 
 
 @contextmanager
-def worker_map() -> Iterator[Mapper]:
-    """A pool's `map`, with one thread of linear algebra in each worker.
+def one_thread() -> Iterator[None]:
+    """One thread of linear algebra, for fitting.
 
-    On a machine that is busy with something else, OpenBLAS's own threads wait for each other: with two of them on two
-    cores a scaling that takes 0.8 s took 8 to 23 s.
+    On a machine that does something else too, such as serve, OpenBLAS's threads wait for each other: with two of them
+    on two busy cores a scaling that takes 0.8 s took 8 to 23 s. On idle ones a fit took 21 s with two, 15 s with one.
     """
     from threadpoolctl import threadpool_limits
 
-    count = min(_MOST_WORKERS, os.cpu_count() or 1)
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(count) as pool:
-        yield pool.map
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def out_of_fold(
@@ -54,7 +49,6 @@ def out_of_fold(
     folds: NDArray[np.int64],
     sampling: Sampling,
     enough: int = ENOUGH,
-    mapper: Mapper = map,
 ) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
     """Rows, (M,) ascending, and for each head their probabilities, (M, C), by one fitted on the other folds.
 
@@ -65,17 +59,14 @@ def out_of_fold(
         folds: (N,); folds are asked from 0 until `enough` rows are known.
         sampling: Of the rows of other folds, those to fit on, and their weights.
         enough: See `folds`.
-        mapper: `map`, or that of a pool of threads.
     """
     asked = int(np.searchsorted(np.cumsum(np.bincount(folds)), min(enough, len(folds)))) + 1
     rows = np.flatnonzero(folds < asked)
     said = [np.zeros((len(rows), len(head.classes_)), np.float32) for head in heads]
 
-    def ask(fold: int) -> list[NDArray[np.float32]]:
+    for fold in range(asked):
         train, left_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        return ask_without(heads, embeddings, y, train, left_out, sampling)
-
-    for fold, answers in enumerate(mapper(ask, range(asked))):
+        answers = ask_without(heads, embeddings, y, train, left_out, sampling)
         for every, answer in zip(said, answers, strict=True):
             every[folds[rows] == fold] = answer
     return rows, said
@@ -129,7 +120,9 @@ class LabelTrial:
 def label_trials(
     embeddings: NDArray[np.float32], numbers: NDArray[np.int64], folds: NDArray[np.int64], *, seed: int = 0
 ) -> list[LabelTrial]:
-    """Five trials in which a fifth of the labels, at random, is held out; with two labels nothing is.
+    """Four trials in which a fifth of the labels, at random, is held out; with two labels nothing is.
+
+    A trial that leaves no row to learn from, or no known one to ask about, is left out.
 
     Args:
         embeddings: (N, D) of unit length.
@@ -148,6 +141,8 @@ def label_trials(
         rows = np.flatnonzero(folds == number % (folds.max() + 1))
         asked = rows[np.linspace(0, len(rows) - 1, min(len(rows), _ASKED)).astype(np.int64)]
         train = np.flatnonzero((folds != folds[asked[0]]) & ~is_novel)
+        if not len(train) or is_novel[asked].all():
+            continue
         distances = 1 - nearest(embeddings[train], embeddings[asked], min(NEAREST, len(train)))[1].mean(axis=1)
         trials.append(LabelTrial(train, asked, is_novel[asked], distances))
     return trials

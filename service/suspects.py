@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from heads.folds import assign_folds
 from heads.head import BaseHead, fit_together, sampling_of
 from heads.knn import KnnHead
 from heads.linear import LinearHead
-from heads.validation import out_of_fold, worker_map
+from heads.validation import one_thread, out_of_fold
 from service.training_set import training_set
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ def find_suspects(gallery: Gallery, target: str) -> list[Suspect]:
             f"An item is judged by the labels of other products; all {len(folds)} labelled in '{target}' are of one."
         )
     heads: list[BaseHead] = [KnnHead(), LinearHead()]
-    with worker_map() as mapper:
-        every: dict[str, Any] = {"folds": folds, "sampling": sampling_of(None), "mapper": mapper}
-        fit_together(heads, training.embeddings, labels.y, **every)
-        _, asked = out_of_fold(heads, training.embeddings, labels.y, enough=len(folds), **every)
+    sampling = sampling_of(None)
+    with one_thread():
+        fit_together(heads, training.embeddings, labels.y, folds=folds, sampling=sampling)
+        _, asked = out_of_fold(heads, training.embeddings, labels.y, folds=folds, sampling=sampling, enough=len(folds))
     said = [apply_temperature(p, fit_temperature(labels.truth, p, multi_label=False), multi_label=False) for p in asked]
     disputed = np.all([part.argmax(axis=1) != labels.y for part in said], axis=0)
     in_fold = np.zeros((len(labels.names), folds.max() + 1), bool)

@@ -11,7 +11,7 @@ from heads.folds import assign_folds
 from heads.head import sampling_of
 from heads.knn import KnnHead
 from heads.linear import LinearHead
-from heads.validation import ask_without, label_trials, out_of_fold, worker_map
+from heads.validation import ask_without, label_trials, one_thread, out_of_fold
 from tests.heads.worlds import Memory, clusters, wardrobe
 
 # All rows, each as much as the others.
@@ -131,13 +131,21 @@ def test_trials_hold_out_other_labels_each():
     trials = label_trials(embeddings, y, folds)
     held_out = [set(y[trial.asked[trial.is_novel]].tolist()) for trial in trials]
     # A fifth of ten labels each, none twice.
-    assert [len(labels) for labels in held_out] == [2] * 5
-    assert len(set().union(*held_out)) == 10
+    assert [len(labels) for labels in held_out] == [2] * 4
+    assert len(set().union(*held_out)) == 8
     for number, (trial, labels) in enumerate(zip(trials, held_out, strict=True)):
         np.testing.assert_array_equal(trial.asked, np.flatnonzero(folds == number))
         np.testing.assert_array_equal(trial.is_novel, np.isin(y[trial.asked], list(labels)))
         expected = np.flatnonzero((folds != number) & ~np.isin(y, list(labels)))
         np.testing.assert_array_equal(trial.train, expected)
+
+
+def test_a_trial_that_leaves_nobody_to_learn_or_to_ask_is_left_out():
+    # Each fold has one label, so where that is held out no known photo can be asked.
+    embeddings, y = clusters(40, labels=3)
+    trials = [label_trials(embeddings, y, y, seed=seed) for seed in range(6)]
+    assert {len(some) for some in trials} > {4}
+    assert all(len(trial.train) and not trial.is_novel.all() for some in trials for trial in some)
 
 
 def test_distances_are_means_over_the_nearest_training_rows():
@@ -181,14 +189,11 @@ def test_a_trial_asks_so_many_from_first_to_last(monkeypatch):
 def test_trials_of_fewer_folds_go_round():
     embeddings, y = clusters(40)
     folds = np.arange(40) % 2
-    assert [folds[trial.asked[0]] for trial in label_trials(embeddings, y, folds)] == [0, 1, 0, 1, 0]
+    assert [folds[trial.asked[0]] for trial in label_trials(embeddings, y, folds)] == [0, 1, 0, 1]
 
 
-def test_workers_answer_in_order_and_share_no_threads():
-    embeddings, y = clusters(60)
-    head, folds = KnnHead(k=5, temperature=0.1, dimension=16).fit(embeddings, y), np.arange(60) % 5
-    (alone,) = out_of_fold([head], embeddings, y, folds=folds, sampling=ALIKE)[1]
-    with worker_map() as mapper:
+def test_fitting_has_one_thread_and_gives_the_others_back():
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    with one_thread():
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
-        (said,) = out_of_fold([head], embeddings, y, folds=folds, sampling=ALIKE, mapper=mapper)[1]
-        np.testing.assert_array_equal(said, alone)
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
