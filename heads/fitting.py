@@ -190,7 +190,6 @@ def _hear(
     fit_together(heads, embeddings, y, folds=folds, sampling=sampling)
     options.progress(f"{names}: measuring on photos that they were not fitted on")
     asked, said = out_of_fold(heads, embeddings, y, folds=folds, sampling=sampling)
-
     tried = [ask_without(heads, embeddings, y, trial.train, trial.asked, sampling) for trial in trials]
     seconds = (time.monotonic() - started) / len(heads)
     return [
