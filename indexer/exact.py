@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 _BLOCK = 2**24
 # Up to this share of the rows, copying their vectors is cheaper than comparing all and looking at some.
 _GATHER_SHARE = 0.25
+# What sums of float32 products in another order may differ by, for vectors of unit length.
+_ROUNDING = np.float32(1e-5)
+# Rows that are gathered at once.
+_GATHERED = 4096
 
 
 def exact_search(
@@ -48,10 +52,29 @@ def exact_search(
         block = 1 - queries[start : start + step] @ matrix.T
         if among is not None:
             block = block[:, among]
-        nearest = smallest(block, found)
-        rows[start : start + step, :found] = nearest if among is None else among[nearest]
-        distances[start : start + step, :found] = np.take_along_axis(block, nearest, axis=1)
+        borders = np.partition(block, found - 1, axis=1)[:, found - 1]
+        for number, (values, border) in enumerate(zip(block, borders, strict=True), start):
+            close = np.flatnonzero(values <= border + _ROUNDING)
+            candidates = close if among is None else among[close]
+            exact = _distances(matrix, candidates, queries[number])
+            # By distance, then by row.
+            best = np.lexsort((candidates, exact))[:found]
+            rows[number, :found], distances[number, :found] = candidates[best], exact[best]
     return rows, distances.clip(0, 2, out=distances, where=np.isfinite(distances))
+
+
+def _distances(
+    matrix: NDArray[np.float32], places: NDArray[np.int64], query: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Distances, (R,), of some rows of a matrix to a query (D,), the same for equal rows.
+
+    A matrix product may add up in another order at its edges, so that equal rows differ in the last bit, by processor.
+    """
+    distances = np.empty(len(places), np.float32)
+    for start in range(0, len(places), _GATHERED):
+        part = slice(start, start + _GATHERED)
+        distances[part] = 1 - (matrix[places[part]] * query).sum(axis=1)
+    return distances
 
 
 def merge(
