@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.options import FormatOption, GalleryOption, JsonOption, MapOption, check_kinds, names_of
 from cli.output import figure, print_json, print_table
+
+if TYPE_CHECKING:
+    from indexer.gallery import Gallery
 
 # What `evaluate heads` says of a head, where it has it.
 _FIGURES = (
@@ -78,8 +81,6 @@ def evaluate_heads(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the labels that heads predict, on photos new to them; docs/metrics.md defines each figure."""
-    from datetime import UTC, datetime
-
     from data.readers import open_catalog, parse_mapping
     from indexer.encoders import load_encoder_of
     from indexer.files import replace_file
@@ -107,15 +108,9 @@ def evaluate_heads(
         asked = encode_queries(opened, catalog, load_encoder_of(opened.card))
     answers = [try_heads(opened, asked, of_target) for of_target in heads]
     figures = [evaluate_target(one) for one in answers]
-    source = "the gallery's split test" if queries is None else str(queries)
     if report is not None:
-        facts = {
-            "gallery": str(gallery),
-            "version": str(opened.snapshot.version),
-            "encoder": f"{opened.card.name}, {opened.card.pooling}",
-            "photos": f"{source}; {asked.failed} could not be read",
-            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        }
+        source = "the gallery's split test" if queries is None else str(queries)
+        facts = _facts(opened, f"{source}; {asked.failed} could not be read")
         page = render_report(answers, title=f"Heads of {gallery.resolve().name}", facts=facts, figures=figures)
         replace_file(report, page.encode())
     if as_json:
@@ -135,6 +130,19 @@ def evaluate_heads(
     if report is not None:
         print(f"The report is {report}.")
     return None
+
+
+def _facts(gallery: Gallery, photos: str) -> dict[str, str]:
+    """What a report says was measured with what."""
+    from datetime import UTC, datetime
+
+    return {
+        "gallery": str(gallery.folder),
+        "version": str(gallery.snapshot.version),
+        "encoder": f"{gallery.card.name}, {gallery.card.pooling}",
+        "photos": photos,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
 
 
 def _say_target(answer: dict[str, Any]) -> None:

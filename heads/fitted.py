@@ -12,7 +12,7 @@ from heads.calibration import apply_temperature
 from heads.conformal import COVERAGE, prediction_sets
 from heads.groups import reweigh
 from heads.head import Head
-from heads.novelty import Novelty
+from heads.novelty import REJECTED, Novelty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,6 +77,11 @@ class Answers:
     predicted: NDArray[Any]
     sets: NDArray[np.bool_] | None
     familiarity: NDArray[np.float32] | None
+
+    @property
+    def none_of_these(self) -> NDArray[np.bool_] | None:
+        """(B,) bool, whether a photo looks stranger than 95 % of known ones; None where familiarity is."""
+        return None if self.familiarity is None else self.familiarity < REJECTED
 
 
 @dataclass(frozen=True, slots=True)

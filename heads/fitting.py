@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from heads.labels import EncodedLabels
 
-KINDS = ("knn", "linear", "mlp", "ensemble")
+KINDS = (*MEMBERS, EnsembleHead.kind)
 _FOLDS = 5
 
 
@@ -126,8 +126,8 @@ def fit_heads(training: Training, options: FitOptions) -> dict[str, FittedHead]:
     Raises:
         HeadError: Fewer than 10 photos, or of fewer products than folds.
     """
-    check_enough(training)
     labels = training.labels
+    check_enough(labels, training.groups)
     folds = assign_folds(labels.y, count=_FOLDS, groups=training.groups, seed=options.seed)
     with one_thread():
         trials = [] if labels.multi_label else label_trials(training.embeddings, labels.y, folds, seed=options.seed)
@@ -141,13 +141,17 @@ def fit_heads(training: Training, options: FitOptions) -> dict[str, FittedHead]:
     return {kind: _finish(heard[kind], training, trials, options) for kind in options.kinds}
 
 
-def check_enough(training: Training) -> None:
+def check_enough(labels: EncodedLabels, groups: NDArray[Any]) -> None:
     """Refuses what is too little to fit heads on and to check them.
+
+    Args:
+        labels: Of N items.
+        groups: (N,) their products.
 
     Raises:
         HeadError: Fewer than 10 photos, or of fewer products than folds.
     """
-    labels, products = training.labels, len(np.unique(training.groups))
+    products = len(np.unique(groups))
     if len(labels.y) < 10 or products < _FOLDS:
         raise HeadError(
             f"Heads of '{labels.target}' are fitted on 10 labelled photos or more, of {_FOLDS} products or more, to "

@@ -170,6 +170,6 @@ def fit_together(
             head.choose(sample, features, truth)
         del sample, features
     rows, weights = sampling(np.arange(len(y)))
-    whole = Sample.of(embeddings, y, None if len(rows) == len(y) and weights is None else rows, weights)
+    whole = Sample.of(embeddings, y, rows, weights)
     for head in heads:
         head.learn(whole)

@@ -147,12 +147,12 @@ def _minimise(
     def objective(scaled: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         coefficients = unit * scaled.reshape(gradient.shape).astype(np.float32)
         np.matmul(features, coefficients[:-1], out=logits)
-        logits.__iadd__(coefficients[-1])
+        np.add(logits, coefficients[-1], out=logits)
         loss = _residuals(logits, truth, shares, multi_label)
         np.matmul(features.T, logits, out=gradient[:-1])
         gradient[-1] = logits.sum(axis=0)
         decayed = penalties * coefficients
-        gradient.__iadd__(decayed)
+        np.add(gradient, decayed, out=gradient)
         return loss + 0.5 * float(np.vdot(decayed, coefficients)), (gradient * unit).ravel().astype(np.float64)
 
     first = np.zeros(gradient.shape) if start is None else start / unit

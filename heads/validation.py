@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from heads.head import BaseHead, Sampling
 
-# Folds are asked until so many rows are known; more make no figure steadier that matters.
+# Folds are asked until so many rows are known: a share of 0.9 of them is then known to within a point.
 ENOUGH = 4000
 # Label hold-out: so many times, a fifth of the labels, on at most so many photos.
 _TRIALS = 4
@@ -63,7 +63,6 @@ def out_of_fold(
     asked = int(np.searchsorted(np.cumsum(np.bincount(folds)), min(enough, len(folds)))) + 1
     rows = np.flatnonzero(folds < asked)
     said = [np.zeros((len(rows), len(head.classes_)), np.float32) for head in heads]
-
     for fold in range(asked):
         train, left_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         answers = ask_without(heads, embeddings, y, train, left_out, sampling)

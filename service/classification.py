@@ -186,7 +186,7 @@ class Classifier:
             order = order[probabilities[order] > 0][: self._options.top]
             familiarity = None if answers.familiarity is None else float(answers.familiarity[number])
             chosen = np.flatnonzero(answers.predicted[number]) if fitted.card.multi_label else order[:1]
-            if familiarity is not None and familiarity < REJECTED:
+            if answers.none_of_these is not None and answers.none_of_these[number]:
                 chosen = chosen[:0]
             sets = None if answers.sets is None else tuple(names[c] for c in np.flatnonzero(answers.sets[number]))
             predictions.append(

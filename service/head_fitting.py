@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from heads.fitting import FitOptions, check_enough, fit_heads
 from heads.labels import MIN_COUNT
 from service.head_store import save_heads, stored_cards
-from service.training_set import training_set
+from service.training_set import labelled_rows, product_groups, training_set
 
 if TYPE_CHECKING:
     from heads.fitted import HeadCard
@@ -58,8 +58,10 @@ def fit_gallery(
     """
     stored = stored_cards(gallery.folder, skip_damaged=True)
     before = {(card.target, card.kind): card for card in stored if card.encoder_fingerprint == gallery.card.fingerprint}
+    groups = product_groups(gallery)
     for target in targets:
-        check_enough(training_set(gallery, target, min_count=min_count))
+        labels, rows = labelled_rows(gallery, target, min_count=min_count)
+        check_enough(labels, groups[rows])
     for target in targets:
         training = training_set(gallery, target, min_count=min_count)
 

@@ -13,7 +13,7 @@ from data.catalog import Catalog, CatalogItem
 from heads.checks import HeadError
 from heads.conformal import COVERAGE
 from heads.metrics import UNKNOWN
-from heads.novelty import NEAREST, REJECTED
+from heads.novelty import NEAREST
 from indexer.encoding import Task, encode_tasks
 from indexer.filters import SPLIT
 from indexer.manifest import Fingerprint
@@ -159,7 +159,7 @@ def _answers(fitted: FittedHead, embeddings: NDArray[np.float32], near: NDArray[
         uncalibrated=answers.uncalibrated,
         predicted=answers.predicted,
         sets=answers.sets,
-        none_of_these=None if answers.familiarity is None else answers.familiarity < REJECTED,
+        none_of_these=answers.none_of_these,
         milliseconds=_milliseconds(fitted, embeddings, near),
         card=card,
     )

@@ -31,20 +31,39 @@ def training_set(gallery: Gallery, target: str, *, min_count: int = MIN_COUNT) -
         FilterError: The gallery has no such target; the message lists those that it has.
         HeadError: Fewer than two labels with enough items.
     """
-    labels, rows = _labelled(gallery, target, min_count)
-    stored = gallery.snapshot.columns("item_id", "product_id", "vector_key")
-    # An item of no product is one by itself, whatever products are called.
-    pairs = zip(*(stored[name].to_pylist() for name in ("item_id", "product_id")), strict=True)
-    products = np.array([f"product {product}" if product else f"item {item}" for item, product in pairs])
+    labels, rows = labelled_rows(gallery, target, min_count=min_count)
     return Training(
         embeddings=gallery.snapshot.embeddings()[rows],
         labels=labels,
-        groups=products[rows],
-        keys=stored["vector_key"].to_numpy()[rows],
+        groups=product_groups(gallery)[rows],
+        keys=gallery.snapshot.columns("vector_key")["vector_key"].to_numpy()[rows],
         encoder=gallery.card.name,
         encoder_fingerprint=gallery.card.fingerprint,
         gallery_version=gallery.snapshot.version,
     )
+
+
+def labelled_rows(gallery: Gallery, target: str, *, min_count: int) -> tuple[EncodedLabels, NDArray[np.int64]]:
+    """The labels that heads of a target learn, and the rows of the gallery that have them, (R,); no embedding is read.
+
+    Raises:
+        FilterError: The gallery has no such target.
+        HeadError: Fewer than two labels with enough items.
+    """
+    names = label_names(gallery, target)
+    usable = np.ones(len(names), bool)
+    if SPLIT in gallery.labels.counts():
+        usable[gallery.labels.labels_of(SPLIT).get("test", np.zeros(0, np.int64))] = False
+    rows = np.flatnonzero(usable)
+    labels = encode_labels(target, [names[row] for row in rows], min_count=min_count)
+    return labels, rows[labels.rows]
+
+
+def product_groups(gallery: Gallery) -> NDArray[np.str_]:
+    """The product of each row, (N,); an item of no product is one by itself, whatever products are called."""
+    stored = gallery.snapshot.columns("item_id", "product_id").to_pydict()
+    pairs = zip(stored["item_id"], stored["product_id"], strict=True)
+    return np.array([f"product {product}" if product else f"item {item}" for item, product in pairs], np.str_)
 
 
 def label_names(gallery: Gallery, target: str) -> list[tuple[str, ...]]:
@@ -94,7 +113,7 @@ def staleness(fitted: FittedHead, gallery: Gallery) -> Staleness:
     if card.gallery_version == version:
         return Staleness(0, 0, 0, 0)
     try:
-        labels, rows = _labelled(gallery, card.target, card.min_count)
+        labels, rows = labelled_rows(gallery, card.target, min_count=card.min_count)
     except (FilterError, HeadError):
         # Nothing is left that a head could be fitted on; this one still answers.
         return Staleness(version - card.gallery_version, 0, len(fitted.keys), 0)
@@ -106,14 +125,3 @@ def staleness(fitted: FittedHead, gallery: Gallery) -> Staleness:
     relabelled = int(np.count_nonzero(fitted.codes[places[known]] != codes[known]))
     kept = int(np.count_nonzero(known))
     return Staleness(version - card.gallery_version, len(keys) - kept, len(order) - kept, relabelled)
-
-
-def _labelled(gallery: Gallery, target: str, min_count: int) -> tuple[EncodedLabels, NDArray[np.int64]]:
-    """The labels that heads of a target learn, and the rows of the gallery that have them."""
-    names = label_names(gallery, target)
-    usable = np.ones(len(names), bool)
-    if SPLIT in gallery.labels.counts():
-        usable[gallery.labels.labels_of(SPLIT).get("test", np.zeros(0, np.int64))] = False
-    rows = np.flatnonzero(usable)
-    labels = encode_labels(target, [names[row] for row in rows], min_count=min_count)
-    return labels, rows[labels.rows]

@@ -163,7 +163,7 @@ def test_threads_get_the_answers_to_their_own_photos(encoder: Encoder, drawn: ND
 
 
 def test_one_thread_alone_encodes_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Two threads that came first together hung for ever in OpenVINO's Python layer, once in some hundred starts.
+    # Two threads that came first together hung for ever in OpenVINO's Python layer, in 10 of 14 starts.
     shapes: list[tuple[int, ...]] = []
     encode = runtimes.OpenVinoEncoder.encode
     monkeypatch.setattr(
