@@ -1,0 +1,167 @@
+"""What a job may be asked: one frozen record a kind, told apart by `kind`. Nothing but the standard library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+HeadKind = Literal["knn", "linear", "mlp", "ensemble"]
+Balance = Literal["none", "weights", "resample"]
+Pooling = Literal["cls", "mean", "cls+mean", "gem", "mean+early"]
+Precision = Literal["fp32", "bf16"]
+
+_MOST_TARGETS = 100
+_MOST_TRIALS = 1_000
+_MOST_SECONDS = 86_400.0
+_MOST_HOURS = 87_600.0
+# numpy and torch take seeds of 32 bits.
+_MOST_SEED = 2**32 - 1
+_MOST_COUNT = 1_000_000
+
+
+class JobOptionError(ValueError):
+    """A job that makes no sense as it was asked for; the message says what may be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A catalog that the service may read.
+
+    Args:
+        path: A folder or a file.
+        format: A name in data.readers.FORMATS; None finds it.
+        map: Columns of a table, as data.readers.parse_mapping takes them; None for their usual names.
+    """
+
+    path: Path
+    format: str | None = None
+    map: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshJob:
+    """Brings the gallery up to date with a catalog, encoding only what is new or changed.
+
+    Args:
+        catalog: Name of a configured catalog.
+        prune: Remove items that the catalog does not have; refused where that is more than half of them.
+        force_prune: Remove them even so.
+        rehash: Read every photo, whatever its file's time says.
+    """
+
+    catalog: str = "default"
+    prune: bool = False
+    force_prune: bool = False
+    rehash: bool = False
+    kind: Literal["refresh"] = "refresh"
+
+
+@dataclass(frozen=True, slots=True)
+class FitJob:
+    """Fits heads on the gallery's embeddings and labels, and stores them with it.
+
+    Args:
+        targets: Label columns, 1 to 100.
+        heads: `knn`, `linear`, `mlp` or `ensemble`, 1 or more.
+        balance: What to do about frequent labels: `none`, `weights` or `resample`.
+        min_count: Labels of fewer items are left out, 1 to 1,000,000.
+        trials: Settings that the search of `mlp` tries, 1 to 1,000.
+        timeout: Seconds that it may take for each target, above 0 and up to 86,400.
+        seed: Of folds and search, 0 to 2^32 - 1.
+    """
+
+    targets: tuple[str, ...]
+    heads: tuple[HeadKind, ...] = ("knn", "linear", "ensemble")
+    balance: Balance = "none"
+    min_count: int = 2
+    trials: int = 20
+    timeout: float = 120.0
+    seed: int = 0
+    kind: Literal["fit"] = "fit"
+
+    def __post_init__(self) -> None:
+        """Raises:
+        JobOptionError: Something is not in the ranges above.
+        """
+        if not 1 <= len(self.targets) <= _MOST_TARGETS or not all(self.targets):
+            raise JobOptionError(f"'targets' are 1 to {_MOST_TARGETS} label columns; got {len(self.targets)}.")
+        _check_choices("heads", self.heads, get_args(HeadKind))
+        _check_choices("balance", [self.balance], get_args(Balance))
+        _check_range("min_count", self.min_count, 1, _MOST_COUNT)
+        _check_range("trials", self.trials, 1, _MOST_TRIALS)
+        _check_range("seed", self.seed, 0, _MOST_SEED)
+        if not 0 < self.timeout <= _MOST_SECONDS:
+            raise JobOptionError(
+                f"'timeout' is above 0 and up to {_MOST_SECONDS:g} seconds; got {_shown(self.timeout)}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class CompactJob:
+    """Merges the gallery's files and drops its old versions.
+
+    Args:
+        keep_hours: For how long a version stays readable, 1 to 87,600.
+        forget_previous: Delete the gallery as it was before the last migration too.
+    """
+
+    keep_hours: float = 1.0
+    forget_previous: bool = False
+    kind: Literal["compact"] = "compact"
+
+    def __post_init__(self) -> None:
+        """Raises:
+        JobOptionError: `keep_hours` is not in its range.
+        """
+        _check_range("keep_hours", self.keep_hours, 1, _MOST_HOURS)
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateJob:
+    """Changes the gallery's encoder while it is in use, where its neighbours are no worse.
+
+    Args:
+        encoder: Name of a known encoder or of a configured one.
+        pooling: `cls`, `mean`, `cls+mean`, `gem` or `mean+early`; null for the encoder's default.
+        precision: `fp32` or `bf16`; null for what this machine runs fastest.
+        force: Take it even if neighbours are worse, cannot be judged, or photos are gone.
+        discard: Give up an unfinished migration to another encoder.
+    """
+
+    encoder: str
+    pooling: Pooling | None = None
+    precision: Precision | None = None
+    force: bool = False
+    discard: bool = False
+    kind: Literal["migrate"] = "migrate"
+
+    def __post_init__(self) -> None:
+        """Raises:
+        JobOptionError: There is no such pooling or precision.
+        """
+        if self.pooling is not None:
+            _check_choices("pooling", [self.pooling], get_args(Pooling))
+        if self.precision is not None:
+            _check_choices("precision", [self.precision], get_args(Precision))
+
+
+JobOptions = RefreshJob | FitJob | CompactJob | MigrateJob
+
+
+def _check_choices(name: str, got: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [value for value in got if value not in known]
+    if unknown or not got:
+        raise JobOptionError(f"'{name}' is of {', '.join(known)}; got {', '.join(unknown) or 'none'}.")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise JobOptionError(f"'{name}' is {low:,} to {high:,.0f}; got {_shown(value)}.")
+
+
+def _shown(value: float) -> str:
+    """A number that may be as long as a request."""
+    return f"{value:.3g}" if math.isinf(value) or abs(value) > _MOST_SEED else f"{value}"
