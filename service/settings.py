@@ -234,8 +234,8 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from error
         if not keys and not self.is_loopback:
             raise ValueError(
-                f"Host {self.host} can be reached from other machines, and Modiste listens on loopback only until there "
-                f"is a key: `modiste key add NAME --scope read --keys {self.keys_file or 'FILE'}`, "
+                f"Host {self.host} can be reached from other machines, and Modiste listens on loopback only until "
+                f"there is a key: `modiste key add NAME --scope read --keys {self.keys_file or 'FILE'}`, "
                 "or leave the host at 127.0.0.1."
             )
         return self
