@@ -17,11 +17,15 @@ from indexer.rows import ITEM_COLUMNS, STATE_COLUMNS, Row, row_of
 from indexer.store import TABLE, Store, writing
 
 if TYPE_CHECKING:
-    from indexer.encoders import LazyEncoder
+    from indexer.encoders import EncoderCard, LazyEncoder
 
 
 class EditError(ValueError):
     """An edit of an item or target that is not there, or that would overwrite another item."""
+
+
+class EncoderChangedError(EditError):
+    """The gallery's encoder changed while a photo was encoded for it."""
 
 
 def parse_labels(assignments: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -81,6 +85,33 @@ def add_photos(
         catalog = Catalog(Path.cwd(), "photos", lambda: iter(items), lambda: len(items))
         summary = refresh_locked(catalog, folder, encoder, RunOptions(on_failure=failures.append))
     return summary, failures
+
+
+def put_item(folder: Path, row: Row, encoder: EncoderCard, *, new_targets: bool = False, wait_s: float = 0.0) -> bool:
+    """Commits one item that is encoded already, in the place of the one that the gallery may have of that item_id.
+
+    Args:
+        folder: The gallery.
+        row: The item; its labels and photo replace those that were there, those set by hand too.
+        encoder: Which encoder made its embedding.
+        new_targets: Whether labels may be of targets that no item has yet.
+        wait_s: Seconds to wait for another writer.
+
+    Returns:
+        Whether the item is new.
+
+    Raises:
+        EncoderChangedError: The gallery has another encoder by now.
+        EditError: An unknown target.
+        StoreError: Another writer, or no room on the disk.
+    """
+    with _editing(folder, wait_s) as gallery:
+        if gallery.card.fingerprint != encoder.fingerprint:
+            raise EncoderChangedError(f"Gallery {folder} has another encoder since the photo was encoded; do it again.")
+        _check_targets(gallery, row.item.labels, new_targets or not set(gallery.labels.counts()) - {SPLIT})
+        is_new = row.item.item_id not in gallery
+        gallery.store.upsert([row])
+    return is_new
 
 
 def delete_items(folder: Path, item_ids: Sequence[str], *, wait_s: float = 0.0) -> int:

@@ -100,6 +100,11 @@ class Encoder(Protocol):
         """How many threads keep it busy when each reads, decodes and encodes in turn."""
         ...
 
+    @property
+    def batches(self) -> bool:
+        """Whether many photos together take less time than one after the other."""
+        ...
+
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The embeddings, (B, D) float32 of unit length, of (B, S, S, 3) uint8 letterboxed photos."""
         ...

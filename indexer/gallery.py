@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from indexer.failures import read_failures
 from indexer.faiss_index import FAISS_FOLDER, FaissIndex
 from indexer.filters import LabelIndex, Where
-from indexer.rows import ITEM_COLUMNS, item_of
+from indexer.rows import ITEM_COLUMNS, LIGHT_COLUMNS, item_of
 from indexer.searcher import QueryError, Searcher, Selection
 from indexer.store import Store
 
@@ -57,15 +57,27 @@ class Gallery:
         folder: The gallery's folder.
         store: Its opened store; None opens it.
         index: A FAISS index that is at hand already; None loads the newest, where there is one.
+        is_resident: Whether all records are kept in memory, for a process that answers many questions. Items whose
+            photo is no file then come with an empty one; `photo_of` reads it.
 
     Raises:
         StoreError: No gallery, another Modiste's, or a damaged one.
     """
 
-    def __init__(self, folder: Path, store: Store | None = None, index: FaissIndex | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store: Store | None = None,
+        index: FaissIndex | None = None,
+        *,
+        is_resident: bool = False,
+    ) -> None:
         self.folder = folder
         self.store = store or Store(folder)
         self.snapshot = self.store.snapshot()
+        self._columns = LIGHT_COLUMNS if is_resident else ITEM_COLUMNS
+        if is_resident:
+            self.snapshot.hold(*LIGHT_COLUMNS, "vector_key")
         self.labels = LabelIndex(self.snapshot)
         self._index = index
         self._selecting = threading.Lock()
@@ -90,6 +102,13 @@ class Gallery:
         keys = self.snapshot.columns("vector_key")["vector_key"].to_numpy()
         order = np.argsort(keys)
         return keys[order], order
+
+    @cached_property
+    def _by_id(self) -> tuple[pa.Array, NDArray[np.int64]]:
+        """All item_ids in order, and the row of each."""
+        ids = self.snapshot.columns("item_id").column(0).combine_chunks()
+        order = pc.sort_indices(ids)
+        return ids.take(order), order.to_numpy().astype(np.int64)
 
     def neighbours(
         self,
@@ -146,8 +165,24 @@ class Gallery:
         Raises:
             QueryError: The gallery has no such item.
         """
-        embedding: NDArray[np.float32] = self.snapshot.embeddings(np.array([self._row_of(item_id)]))[0]
+        embedding: NDArray[np.float32] = self.searcher.embeddings(np.array([self._row_of(item_id)]))[0]
         return embedding
+
+    def vector_key(self, item_id: str) -> int:
+        """The key of an item's embedding, which is another one for another photo.
+
+        Raises:
+            QueryError: The gallery has no such item.
+        """
+        return int(self.snapshot.take(np.array([self._row_of(item_id)]), "vector_key")[0]["vector_key"])
+
+    def photo_of(self, item_id: str) -> Path | bytes:
+        """The photo of an item: its file, or its bytes where there is none.
+
+        Raises:
+            QueryError: The gallery has no such item.
+        """
+        return item_of(self.snapshot.take(np.array([self._row_of(item_id)]), *ITEM_COLUMNS)[0]).image
 
     def rows_of(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
         """The row numbers of items, (Q,), -1 where the gallery has none of that item_id."""
@@ -178,7 +213,27 @@ class Gallery:
         Args:
             rows: (R,) row numbers.
         """
-        return [item_of(row) for row in self.snapshot.take(rows, *ITEM_COLUMNS)]
+        return [item_of(row) for row in self.snapshot.take(rows, *self._columns)]
+
+    def page(
+        self, limit: int, *, after: str | None = None, where: Where | None = None
+    ) -> tuple[list[CatalogItem], int]:
+        """Items in order of item_id, and how many there are on all pages.
+
+        Args:
+            limit: Items on a page, 1 or more.
+            after: The last item_id of the page before; it need not be there any more.
+            where: Labels that the items must have.
+
+        Raises:
+            FilterError: A target or label that the gallery does not have.
+        """
+        ids, rows = self._by_id
+        if where:
+            passing = np.isin(rows, self.labels.rows(where), assume_unique=True)
+            ids, rows = ids.filter(pa.array(passing)), rows[passing]
+        start = 0 if after is None else pc.sum(pc.less_equal(ids, after)).as_py() or 0
+        return self.items(rows[start : start + limit]), len(rows)
 
     def stats(self) -> dict[str, Any]:
         """What is in the gallery and how it is searched, as flat, JSON-ready values."""
@@ -188,7 +243,7 @@ class Gallery:
             "gallery": str(self.folder),
             "version": self.snapshot.version,
             "items": len(self),
-            "products": self._product_count(),
+            "products": self.product_count,
             "failures": len(read_failures(self.folder)),
             "encoder": self.card.name,
             "encoder_card": asdict(self.card),
@@ -226,12 +281,17 @@ class Gallery:
             chosen.append(Neighbour(item, float(distance)))
         return chosen
 
+    def __contains__(self, item_id: str) -> bool:
+        return bool(self.rows_of([item_id])[0] >= 0)
+
     def _row_of(self, item_id: str) -> int:
-        row = int(self.rows_of([item_id])[0])
+        row: int = pc.index(self.snapshot.columns("item_id").column(0), item_id).as_py()
         if row < 0:
             raise QueryError(f"Gallery {self.folder} has no item '{item_id}'.")
         return row
 
-    def _product_count(self) -> int:
+    @property
+    def product_count(self) -> int:
+        """Products; an item of no product is one by itself."""
         products = self.snapshot.columns("product_id").column(0)
         return len(products.drop_null().unique()) + int(products.null_count)

@@ -111,7 +111,7 @@ class LiveGallery:
         is_known = index is not None and index.card.encoder == card.fingerprint
         if index is not None and (not is_known or (newest is not None and newest.version > index.card.version)):
             index = FaissIndex.load(self._folder / FAISS_FOLDER, card) or (index if is_known else None)
-        gallery = Gallery(self._folder, self._store, index)
+        gallery = Gallery(self._folder, self._store, index, is_resident=True)
         _ = gallery.searcher
         gallery.labels.counts()
         self._card_on_disk = newest

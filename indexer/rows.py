@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 # A gallery with another number was written by another Modiste.
 GALLERY_VERSION = 2
-ITEM_COLUMNS = ("item_id", "product_id", "image", "image_bytes", "targets", "labels", "box", "split")
+ITEM_COLUMNS: tuple[str, ...] = ("item_id", "product_id", "image", "image_bytes", "targets", "labels", "box", "split")
+# The same without photos, which is little enough to be kept in memory.
+LIGHT_COLUMNS: tuple[str, ...] = tuple(name for name in ITEM_COLUMNS if name != "image_bytes")
 # What tells of an item's photo and record, beside the record itself.
 STATE_COLUMNS = ("content_hash", "file_size", "file_mtime_ns", "metadata_key", "corrected", "vector_key", "checksum")
 # Lance's name for a column that is a key; it then refuses a second row of one key as long as there is one writer.
@@ -150,10 +152,10 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def item_of(record: Mapping[str, Any]) -> CatalogItem:
-    """The record of a stored row, given as a dict of the ITEM_COLUMNS."""
+    """The record of a stored row, given as a dict of the ITEM_COLUMNS; without `image_bytes` such a photo is empty."""
     return CatalogItem(
         item_id=record["item_id"],
-        image=record["image_bytes"] if record["image"] is None else Path(record["image"]),
+        image=record.get("image_bytes", b"") if record["image"] is None else Path(record["image"]),
         product_id=record["product_id"],
         labels=labels_of(record),
         box=box_of(record["box"]),

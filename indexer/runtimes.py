@@ -98,6 +98,11 @@ class TorchEncoder:
         """Threads that keep it busy: they decode side by side and take turns in the forward."""
         return cpu_count() + 1
 
+    @property
+    def batches(self) -> bool:
+        """Only a GPU is idle with one photo."""
+        return self._device == "cuda"
+
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The embeddings, (B, D) float32 of unit length, of (B, S, S, 3) uint8 letterboxed photos."""
         torch = self._torch
@@ -142,6 +147,11 @@ class OpenVinoEncoder:
         """Threads that keep it busy: a stream a core, and one more that decodes while a stream ends."""
         return cpu_count() + 1
 
+    @property
+    def batches(self) -> bool:
+        """One photo fills a core."""
+        return False
+
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The embeddings, (B, D) float32 of unit length, of (B, S, S, 3) uint8 letterboxed photos."""
         request = getattr(self._requests, "request", None)
@@ -172,11 +182,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MODISTE_CACHE") or platformdirs.user_cache_dir("modiste")) / "openvino"
 
 
+def is_converted(card: EncoderCard) -> bool:
+    """Whether an OpenVINO encoder loads without a conversion, for which torch is imported."""
+    return _is_intact(_conversion_folder(card))
+
+
+def _conversion_folder(card: EncoderCard) -> Path:
+    key = [replace(card, precision="").fingerprint, import_openvino().get_version(), str(_CONVERSION_VERSION)]
+    return cache_folder() / hashlib.blake2b("|".join(key).encode(), digest_size=16).hexdigest()
+
+
 def _converted(weights: Weights, card: EncoderCard) -> Path:
     """The network as OpenVINO's model.xml, converted on first use; later starts need no torch."""
-    openvino = import_openvino()
-    key = [replace(card, precision="").fingerprint, openvino.get_version(), str(_CONVERSION_VERSION)]
-    folder = cache_folder() / hashlib.blake2b("|".join(key).encode(), digest_size=16).hexdigest()
+    folder = _conversion_folder(card)
     if not _is_intact(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from indexer.exact import exact_search, merge
 from indexer.sketch import Sketch
+from indexer.snapshot import batch_embeddings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,6 +81,24 @@ class Searcher:
     def drift(self) -> tuple[int, int]:
         """Rows that the FAISS index lacks, and its vectors that are of no row; nothing for exact search."""
         return (0, 0) if self.index is None else (len(self._tail), int(np.count_nonzero(self._row_of < 0)))
+
+    def embeddings(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The stored embeddings, (R, D), of some rows; from memory where all are compared exactly."""
+        if self.index is None:
+            return self._tail_vectors[rows]
+        return self.snapshot.embeddings(rows)
+
+    def search_exactly(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `search`, by comparing every row, a part of them in memory at a time: what the index is measured by."""
+        self._check(queries, k)
+        best = merge([exact_search(np.empty((0, queries.shape[1]), np.float32), queries, k)], k)
+        start = 0
+        for batch in self.snapshot.batches("embedding"):
+            vectors = batch_embeddings(batch)
+            found, distances = exact_search(vectors, queries, k)
+            best = merge([best, (np.where(found < 0, -1, found + start), distances)], k)
+            start += len(vectors)
+        return best
 
     def select(self, rows: NDArray[np.int64]) -> Selection:
         """Prepares a filter for `search`; worth keeping where the same filter is asked again.

@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,13 +43,27 @@ class Snapshot:
         self.card = card
         self.version = int(table.version)
         self._table = table
+        self._held: pa.Table | None = None
 
     def __len__(self) -> int:
+        return self._rows
+
+    @cached_property
+    def _rows(self) -> int:
         with translated(f"Gallery {self.folder} cannot be read"):
             return int(self._table.count_rows())
 
+    def hold(self, *names: str) -> None:
+        """Keeps columns in memory, so that looking at them again reads no file."""
+        self._held = self.columns(*names).combine_chunks()
+
+    def _holds(self, names: tuple[str, ...]) -> bool:
+        return self._held is not None and set(names) <= set(self._held.column_names)
+
     def columns(self, *names: str) -> pa.Table:
         """Whole columns, in row order."""
+        if self._held is not None and self._holds(names):
+            return self._held.select(list(names))
         with translated(f"Gallery {self.folder} cannot be read"):
             return self._table.search().select(list(names)).to_arrow()
 
@@ -64,6 +79,9 @@ class Snapshot:
             rows: (R,) row numbers.
             names: Columns.
         """
+        if self._held is not None and self._holds(names):
+            taken: list[dict[str, Any]] = self._held.select(list(names)).take(rows).to_pylist()
+            return taken
         unique, inverse = np.unique(rows, return_inverse=True)
         if not len(unique):
             return []

@@ -235,6 +235,7 @@ class Catalog:
         gallery_version: The version that answers.
         variant: How it is searched: `exact`, `hnsw` or `ivf`.
         unindexed_items: Items that the FAISS index does not hold yet and that are compared exactly.
+        failures: Photos that could not be taken in when the catalog was last read.
         freshness_s: Seconds after which a commit of another process is seen, at most.
         error: What keeps a newer version from answering; null where nothing does.
         heads: Those that can be asked.
@@ -250,6 +251,7 @@ class Catalog:
     gallery_version: int
     variant: str
     unindexed_items: int
+    failures: int
     freshness_s: float
     error: str | None
     heads: list[CatalogHead]

@@ -131,8 +131,12 @@ def best_kind(gallery: Path, target: str, encoder: EncoderCard) -> str:
     Raises:
         HeadNotFoundError: The target has no head of this encoder.
     """
-    cards = _own_cards(gallery, target, encoder)
-    return min(cards, key=lambda card: (card.validation["log_loss"], card.kind)).kind
+    return best_card(_own_cards(gallery, target, encoder)).kind
+
+
+def best_card(cards: Iterable[HeadCard]) -> HeadCard:
+    """Of one or more heads of a target the one that did best on validation: the least log loss."""
+    return min(cards, key=lambda card: (card.validation["log_loss"], card.kind))
 
 
 def _own_cards(gallery: Path, target: str, encoder: EncoderCard) -> list[HeadCard]:

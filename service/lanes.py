@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -174,7 +175,7 @@ class Lanes:
 
     def _retry_after_s(self) -> float:
         """Seconds until what waits now will have been dealt with, in whole seconds, 1 or more."""
-        return max(1.0, round(self._mean_s * (self.waiting + self.count) / self.count + 0.5))
+        return float(max(1, math.ceil(self._mean_s * (self.waiting + self.count) / self.count)))
 
     def _forget(self, entry: tuple[Callable[[Ticket], Any], Ticket, Future[Any]]) -> None:
         with self._changed, contextlib.suppress(ValueError):

@@ -53,6 +53,7 @@ class FakeEncoder:
         self.card = card
         self._embed = embed or histogram
         self.workers = workers
+        self.batches = False
         self.loads = 0
         self.encoded = 0
         self.alive = 0

@@ -1,0 +1,57 @@
+"""The service over HTTP: routes in front of an engine, and what keeps them safe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+
+from service import routes_catalog, routes_health, routes_jobs, routes_questions
+from service.access import reads
+from service.engine import Engine
+from service.settings import Settings
+from service.shields import shield
+
+
+def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+    """The application that a server such as uvicorn runs.
+
+    Args:
+        settings: Of the service.
+        engine: One that is open, and that whoever opened it closes; None opens one when the server starts.
+
+    Raises:
+        StoreError, EncoderError: When the server starts: the gallery cannot be opened.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if engine is not None:
+            yield
+            return
+        app.state.engine = await asyncio.to_thread(Engine, settings)
+        try:
+            yield
+        finally:
+            opened, app.state.engine = app.state.engine, None
+            await asyncio.to_thread(opened.close)
+
+    app = FastAPI(
+        title="Modiste",
+        summary="Visual search and labelling for fashion catalogs.",
+        version=version("modiste"),
+        lifespan=lifespan,
+        # Those pages load scripts from elsewhere; the schema itself is at /openapi.json.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings, app.state.engine = settings, engine
+    app.include_router(routes_health.router)
+    app.include_router(routes_questions.router, dependencies=[Depends(reads)])
+    for router in (routes_catalog.router, routes_catalog.edits, routes_jobs.router, routes_jobs.orders):
+        app.include_router(router)
+    shield(app, settings)
+    return app

@@ -1,0 +1,123 @@
+"""Between the web and the engine: photos out of a request, work into a lane, answers into JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi import HTTPException, Request, Response
+from pydantic import TypeAdapter
+from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
+
+from data.images import FORMATS
+from service.lanes import DeadlineError, Lanes, Ticket
+
+if TYPE_CHECKING:
+    from service.engine import Engine
+
+T = TypeVar("T")
+
+PHOTO_TYPES = tuple(f"image/{name.lower()}" for name in FORMATS)
+_BINARY = {"type": "string", "format": "binary"}
+
+
+def photo_body(*, several: bool = False, required: bool = True) -> dict[str, Any]:
+    """How OpenAPI describes a body that is a photo, or a form with one or several."""
+    photo = {"type": "array", "items": _BINARY, "minItems": 1} if several else _BINARY
+    form = {"type": "object", "properties": {"photo": photo}, "required": ["photo"]}
+    content: dict[str, Any] = {kind: {"schema": _BINARY} for kind in PHOTO_TYPES}
+    return {"requestBody": {"required": required, "content": {**content, "multipart/form-data": {"schema": form}}}}
+
+
+async def photos_of(request: Request) -> list[tuple[str, bytes]]:
+    """The photos of a request, each with its file name or its place; none where it has no body.
+
+    Raises:
+        HTTPException: 415 for another content type; 422 for a form without a file field `photo`.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in PHOTO_TYPES:
+        return [("0", await request.body())]
+    if kind == "multipart/form-data":
+        return await _photos_of_form(request)
+    if not kind and not await request.body():
+        return []
+    raise HTTPException(
+        415, f"A photo is sent as {', '.join(PHOTO_TYPES)} or as multipart/form-data; got {kind[:100] or 'no type'}."
+    )
+
+
+async def _photos_of_form(request: Request) -> list[tuple[str, bytes]]:
+    async with request.form(max_files=engine_of(request).settings.max_photos, max_fields=0) as form:
+        photos = []
+        for place, file in enumerate(form.getlist("photo")):
+            if isinstance(file, UploadFile):
+                photos.append((file.filename or str(place), await file.read()))
+        if not photos:
+            raise HTTPException(422, "The form has no file field 'photo'; send each photo as one.")
+        return photos
+
+
+async def photo_of(request: Request) -> bytes | None:
+    """The one photo of a request, or None.
+
+    Raises:
+        HTTPException: As `photos_of`; 422 for several.
+    """
+    photos = await photos_of(request)
+    if len(photos) > 1:
+        raise HTTPException(422, f"This question is about one photo; got {len(photos)}.")
+    return photos[0][1] if photos else None
+
+
+def engine_of(request: Request) -> Engine:
+    """The engine that answers."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
+    """What a lane answers; whoever hangs up gives the place back.
+
+    Raises:
+        OverloadedError: No place.
+        DeadlineError: No answer in time.
+        ClientDisconnect: Nobody waits for it.
+    """
+    ticket = Ticket(engine_of(request).settings.deadline_s)
+    # The access log and the metrics tell the stages from it.
+    request.state.ticket = ticket
+    future = lanes.submit(work, ticket)
+    answered = asyncio.wrap_future(future)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        waiting: set[asyncio.Future[Any]] = {answered, gone}
+        await asyncio.wait(waiting, timeout=ticket.left_s, return_when=asyncio.FIRST_COMPLETED)
+        if answered.done():
+            return answered.result()
+        if gone.done():
+            raise ClientDisconnect
+        raise DeadlineError(engine_of(request).settings.deadline_s)
+    finally:
+        gone.cancel()
+        if not answered.done():
+            answered.cancel()
+            ticket.abandon()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def json_of(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer as JSON."""
+    return Response(_adapter(type(answer)).dump_json(answer), status, headers, "application/json")
+
+
+@cache
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -1,0 +1,434 @@
+"""The engine: what the service can be asked, whatever asks it. It knows no web framework.
+
+A question takes the state of its moment and answers from that alone. Methods with a ticket block, and run in the lanes
+that the engine keeps.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Self
+
+import faiss
+import numpy as np
+from cachetools import LRUCache
+from threadpoolctl import threadpool_limits
+
+from data.catalog import CatalogItem
+from data.images import ImageError, encode_png, read_bytes
+from indexer.edits import EditError, EncoderChangedError, delete_items, put_item, relabel_item
+from indexer.failures import read_failures
+from indexer.rows import Row, content_hash_of
+from indexer.runtimes import cpu_count
+from indexer.searcher import QueryError
+from indexer.snapshot import GalleryLockedError
+from service import answers
+from service.classification import Classifier
+from service.conversion import head_answers, item_answer, neighbour_answer, photo_answer, receipt_of
+from service.decoding import Decoders
+from service.explanation import METHODS, ExplanationError, occlude, overlay
+from service.jobs import JobQueue
+from service.lanes import Lanes, Ticket
+from service.serving import load_serving_encoder
+from service.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from data.catalog import Box, Labels
+    from heads.fitted import FittedHead
+    from indexer.encoders import Encoder, EncoderCard
+    from indexer.filters import Where
+    from service.questions import ClassifyQuestion, ExplainQuestion, NeighboursQuestion, NewItem
+    from service.serving import Serving
+    from service.settings import Settings
+
+# Photos of catalogs come a page at a time; heat maps take a core for a while, and edits wait for each other anyway.
+_IMAGE_PLACES, _EXPLAIN_PLACES, _EDIT_PLACES = 256, 4, 32
+# Seconds that an edit waits for a writer of another process.
+_WRITER_S = 1.0
+
+
+class ItemNotFoundError(LookupError):
+    """The gallery has no such item.
+
+    Args:
+        item_id: Which.
+    """
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"The gallery has no item '{item_id}'.")
+        self.item_id = item_id
+
+
+class QuestionError(ValueError):
+    """A question that contradicts itself, or asks for more than may be asked at once."""
+
+
+class Engine:
+    """A gallery that is served: questions, edits and jobs.
+
+    Args:
+        settings: Of the service.
+        load: Loads the encoder of a card.
+
+    Raises:
+        StoreError, EncoderError: The gallery cannot be opened, or its encoder not be loaded.
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[EncoderCard], Encoder] = load_serving_encoder) -> None:
+        self.settings = settings
+        # A request runs on one core: two that each use all cores only get in each other's way.
+        self._limits = threadpool_limits(1)
+        # They start while the gallery is opened. One more than cores keeps catalog photos from waiting for questions.
+        self.decoders = Decoders(
+            cpu_count() + 1,
+            seconds=settings.decode_seconds,
+            memory_mb=settings.decode_memory_mb,
+            photos=settings.decode_photos,
+        )
+        try:
+            self.state = State(settings, load)
+        except BaseException:
+            self.decoders.close()
+            raise
+        self.jobs = JobQueue(
+            settings.gallery, settings.catalogs, settings.encoders, on_done=self._take_what_is_new
+        )
+        # A page of neighbours is asked for again and again.
+        self._images: LRUCache[tuple[int, int], bytes] = LRUCache(settings.image_cache_mb * 2**20, getsizeof=len)
+        self._images_lock = threading.Lock()
+        count = settings.lanes or self.state.serving.encoder.workers
+        self.search_lanes = _lanes("questions", count, settings.places)
+        self.image_lanes = _lanes("images", 1, _IMAGE_PLACES)
+        self.explain_lanes = _lanes("explanations", 1, _EXPLAIN_PLACES)
+        self.edit_lanes = _lanes("edits", 1, _EDIT_PLACES)
+        self.lanes = (self.search_lanes, self.image_lanes, self.explain_lanes, self.edit_lanes)
+
+    def close(self) -> None:
+        """Answers what was asked, and ends every thread and process."""
+        for lanes in self.lanes:
+            lanes.close()
+        self.jobs.close()
+        self.state.close()
+        self.decoders.close()
+        self._limits.restore_original_limits()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def neighbours(self, question: NeighboursQuestion, ticket: Ticket) -> answers.Neighbours:
+        """The items nearest to a photo or an item.
+
+        Raises:
+            QuestionError, ImageError, ItemNotFoundError, FilterError, QueryError: What is asked cannot be answered.
+        """
+        serving = self.state.serving
+        embedding = self._embed_one(serving, question.photo, question.item_id, question.box, ticket)
+        with ticket.stage("search"):
+            found = serving.gallery.neighbours(
+                embedding,
+                question.k,
+                where=question.where,
+                max_distance=question.max_distance,
+                group_by_product=question.group_by_product,
+                exclude=question.item_id,
+            )
+            self.state.sample(embedding)
+        return answers.Neighbours([neighbour_answer(one) for one in found], receipt_of(serving, ticket))
+
+    def classify(self, question: ClassifyQuestion, ticket: Ticket) -> answers.Classification:
+        """Labels for photos, with what speaks for them; a photo that cannot be read has an error of its own.
+
+        Raises:
+            QuestionError, ItemNotFoundError, HeadError, StoredHeadError: What is asked cannot be answered.
+            ImageError: No photo could be read.
+        """
+        serving = self.state.serving
+        with ticket.stage("predict"):
+            heads = serving.heads.choose(question.targets, question.head)
+            classifier = Classifier(serving.gallery, heads, question.options)
+        embeddings, errors = self._embed_all(serving, question, ticket)
+        with ticket.stage("predict"):
+            found = iter(classifier.ask(np.stack(embeddings)))
+        names = [name for name, _ in question.photos] or [question.item_id or ""]
+        photos = [
+            answers.ClassifiedPhoto(name, error, [], []) if error else photo_answer(name, *next(found))
+            for name, error in zip(names, errors, strict=True)
+        ]
+        return answers.Classification(photos, receipt_of(serving, ticket, heads))
+
+    def explain(self, question: ExplainQuestion, ticket: Ticket) -> answers.Explanation:
+        """What a prediction hangs on.
+
+        Raises:
+            ExplanationError: No such method or label.
+            QuestionError, ImageError, ItemNotFoundError, HeadError, StoredHeadError: As for the other questions.
+        """
+        if question.method not in METHODS:
+            raise ExplanationError(f"A method is one of {', '.join(METHODS)}; got '{question.method}'.")
+        serving = self.state.serving
+        head = serving.heads.choose([question.target], question.head)[0]
+        photo = self._photo(serving, question.photo, question.item_id)
+        box = question.box if question.item_id is None else serving.gallery.item(question.item_id).box
+        pixels = self._decode(serving, photo, box, ticket)
+        with ticket.stage("explain"):
+            number = self._label_number(head, question.label, serving.encoder.encode(pixels[None]))
+            done = occlude(
+                pixels,
+                serving.encoder,
+                lambda embeddings: head.answer(embeddings).probabilities[:, number],
+                ticket.check,
+            )
+            picture = encode_png(overlay(pixels, done.drops))
+        return answers.Explanation(
+            method=question.method,
+            target=question.target,
+            head=head.card.kind,
+            label=head.card.labels[number],
+            probability=done.probability,
+            meaning="By how much the label's probability falls when this place of the photo, letterboxed as the encoder "
+            "sees it, is hidden: red where it falls, blue where it rises, full colour at the value farthest from 0.",
+            lowest=float(done.drops.min()),
+            highest=float(done.drops.max()),
+            overlay_png=base64.b64encode(picture).decode(),
+            map=done.drops.astype(float).round(5).tolist() if question.with_map else None,
+            receipt=receipt_of(serving, ticket, [head]),
+        )
+
+    def _label_number(self, head: FittedHead, label: str | None, embedding: NDArray[np.float32]) -> int:
+        if label is None:
+            return int(head.answer(embedding).probabilities[0].argmax())
+        if label not in head.card.labels:
+            raise ExplanationError(
+                f"The {head.card.kind} head of '{head.card.target}' has no label '{label}'; it knows "
+                f"{', '.join(head.card.labels[:8])}{' ...' if len(head.card.labels) > 8 else ''}."
+            )
+        return head.card.labels.index(label)
+
+    def _embed_one(
+        self, serving: Serving, photo: bytes | None, item_id: str | None, box: Box | None, ticket: Ticket
+    ) -> NDArray[np.float32]:
+        """The embedding, (D,), of a photo, or the stored one of an item."""
+        if (photo is None) == (item_id is None):
+            raise QuestionError("Send a photo or name an item_id, and not both.")
+        if item_id is not None:
+            if box is not None:
+                raise QuestionError("A box is of a photo that is sent; an item has been encoded already.")
+            with ticket.stage("search"):
+                return self._embedding_of(serving, item_id)
+        assert photo is not None
+        pixels = self._decode(serving, photo, box, ticket)
+        with ticket.stage("encode"):
+            # (S, S, 3) to (1, S, S, 3)
+            embedding: NDArray[np.float32] = serving.encoder.encode(pixels[None])[0]
+        return embedding
+
+    def _embed_all(
+        self, serving: Serving, question: ClassifyQuestion, ticket: Ticket
+    ) -> tuple[list[NDArray[np.float32]], list[str | None]]:
+        """The embeddings of the photos that could be read, and for each photo why it could not, or None."""
+        if bool(question.photos) == (question.item_id is not None):
+            raise QuestionError("Send photos or name an item_id, and not both.")
+        if len(question.photos) > self.settings.max_photos:
+            raise QuestionError(
+                f"A request has at most {self.settings.max_photos} photos; got {len(question.photos)}. Send several."
+            )
+        if question.item_id is not None:
+            return [self._embed_one(serving, None, question.item_id, question.box, ticket)], [None]
+        embeddings: list[NDArray[np.float32]] = []
+        errors: list[str | None] = []
+        for _, photo in question.photos:
+            try:
+                embeddings.append(self._embed_one(serving, photo, None, question.box, ticket))
+                errors.append(None)
+            except ImageError as error:
+                if len(question.photos) == 1:
+                    raise
+                errors.append(error.reason)
+        if not embeddings:
+            raise ImageError(f"None of the {len(errors)} photos could be read. The first: {errors[0]}")
+        return embeddings, errors
+
+    def _embedding_of(self, serving: Serving, item_id: str) -> NDArray[np.float32]:
+        try:
+            return serving.gallery.embedding_of(item_id)
+        except QueryError as error:
+            raise ItemNotFoundError(item_id) from error
+
+    def _decode(self, serving: Serving, photo: bytes, box: Box | None, ticket: Ticket) -> NDArray[np.uint8]:
+        with ticket.stage("decode"):
+            return self.decoders.pixels(read_bytes(photo), serving.encoder.card.image_size, box)
+
+    def catalog(self) -> answers.Catalog:
+        """What is in the gallery, and how fresh the answers are."""
+        serving = self.state.serving
+        gallery = serving.gallery
+        return answers.Catalog(
+            items=len(gallery),
+            products=gallery.product_count,
+            targets={target: dict(counts.most_common()) for target, counts in gallery.labels.counts().items()},
+            encoder=gallery.card.name,
+            encoder_card=asdict(gallery.card),
+            encoder_fingerprint=gallery.card.fingerprint,
+            gallery_version=gallery.snapshot.version,
+            variant=gallery.searcher.variant,
+            unindexed_items=gallery.searcher.tail_rows,
+            failures=len(read_failures(gallery.folder)),
+            freshness_s=self.settings.freshness_s,
+            error=None if self.state.error is None else str(self.state.error),
+            heads=head_answers(serving.heads),
+            sources=sorted(self.settings.catalogs),
+        )
+
+    def items(self, limit: int, *, after: str | None = None, where: Where | None = None) -> answers.ItemPage:
+        """Items in order of item_id.
+
+        Raises:
+            FilterError: A target or label that the gallery does not have.
+        """
+        gallery = self.state.serving.gallery
+        page, total = gallery.page(limit + 1, after=after, where=where)
+        return answers.ItemPage(
+            items=[item_answer(one) for one in page[:limit]],
+            total=total,
+            next_after=page[limit - 1].item_id if len(page) > limit else None,
+            gallery_version=gallery.snapshot.version,
+        )
+
+    def item(self, item_id: str) -> answers.Item:
+        """One item.
+
+        Raises:
+            ItemNotFoundError: There is none.
+        """
+        gallery = self.state.serving.gallery
+        try:
+            return item_answer(gallery.item(item_id))
+        except QueryError as error:
+            raise ItemNotFoundError(item_id) from error
+
+    def image(self, item_id: str, size: int, ticket: Ticket) -> bytes:
+        """An item's photo as a JPEG, encoded anew, its longer side at most `size` pixels.
+
+        Raises:
+            ItemNotFoundError: There is no such item.
+            ImageError: Its photo cannot be read any more.
+        """
+        serving = self.state.serving
+        try:
+            key = serving.gallery.vector_key(item_id), size
+        except QueryError as error:
+            raise ItemNotFoundError(item_id) from error
+        with self._images_lock:
+            kept = self._images.get(key)
+        if kept is not None:
+            return kept
+        photo = self._photo(serving, None, item_id)
+        with ticket.stage("decode"):
+            image = self.decoders.jpeg(photo, size)
+        # One that is larger than the cache is not kept.
+        with self._images_lock, contextlib.suppress(ValueError):
+            self._images[key] = image
+        return image
+
+    def _photo(self, serving: Serving, photo: bytes | None, item_id: str | None) -> bytes:
+        """A photo that was sent, or an item's own."""
+        if (photo is None) == (item_id is None):
+            raise QuestionError("Send a photo or name an item_id, and not both.")
+        if photo is not None:
+            return photo
+        assert item_id is not None
+        try:
+            return read_bytes(serving.gallery.photo_of(item_id))
+        except QueryError as error:
+            raise ItemNotFoundError(item_id) from error
+        except ImageError as error:
+            # Without the path that it names.
+            raise ImageError(f"The photo of item '{item_id}' cannot be read: {error.reason}") from error
+
+    def put(self, new: NewItem, ticket: Ticket) -> answers.Edited:
+        """Puts a photo and its labels into the gallery; every answer from now on has it.
+
+        Raises:
+            ImageError: The photo cannot be read.
+            EditError: An empty item_id, or an unknown target.
+            StoreError: Another writer, or no room on the disk.
+        """
+        if not new.item_id.strip():
+            raise EditError("An item_id is not empty.")
+        item = CatalogItem(new.item_id, new.photo, new.product_id, dict(new.labels), new.box, new.split)
+        while True:
+            serving = self.state.serving
+            embedding = self._embed_one(serving, new.photo, None, new.box, ticket)
+            row = Row(item, content_hash_of(new.photo), len(new.photo), 0, embedding)
+            try:
+                with self._committing(ticket) as wait_s:
+                    is_new = put_item(
+                        self.settings.gallery, row, serving.gallery.card, new_targets=new.new_targets, wait_s=wait_s
+                    )
+                    return self._edited(item, is_new)
+            except EncoderChangedError:
+                self.state.advance()
+
+    def relabel(self, item_id: str, labels: Labels, *, new_targets: bool, ticket: Ticket) -> answers.Edited:
+        """Sets labels of an item by hand; an empty list takes those of a target away.
+
+        Raises:
+            ItemNotFoundError: There is no such item.
+            EditError: An unknown target.
+            StoreError: Another writer, or no room on the disk.
+        """
+        with self._committing(ticket) as wait_s:
+            self._require(item_id)
+            item = relabel_item(self.settings.gallery, item_id, labels, new_targets=new_targets, wait_s=wait_s)
+            return self._edited(item, is_new=False)
+
+    def delete(self, item_id: str, ticket: Ticket) -> None:
+        """Deletes an item; no answer has it from now on.
+
+        Raises:
+            ItemNotFoundError: There is no such item.
+            StoreError: Another writer, or no room on the disk.
+        """
+        with self._committing(ticket) as wait_s:
+            self._require(item_id)
+            delete_items(self.settings.gallery, [item_id], wait_s=wait_s)
+            self.state.advance()
+
+    @contextmanager
+    def _committing(self, ticket: Ticket) -> Iterator[float]:
+        """The stage in which an edit is written, and how many seconds it may wait for another process that writes."""
+        job = self.jobs.running
+        if job is not None and job.kind in ("refresh", "compact"):
+            # It holds the gallery until it ends, and whoever waits for it keeps others from being told so.
+            raise GalleryLockedError(
+                f"Job {job.id} ({job.kind}) is writing to the gallery; try again when it has ended."
+            )
+        with ticket.stage("commit"):
+            yield min(_WRITER_S, ticket.left_s)
+
+    def _take_what_is_new(self, _: answers.Job) -> None:
+        self.state.advance()
+
+    def _require(self, item_id: str) -> None:
+        if item_id not in self.state.advance().gallery:
+            raise ItemNotFoundError(item_id)
+
+    def _edited(self, item: CatalogItem, is_new: bool) -> answers.Edited:
+        return answers.Edited(item_answer(item), self.state.advance().gallery.snapshot.version, is_new)
+
+
+def _lanes(name: str, count: int, places: int) -> Lanes:
+    # FAISS's number of threads belongs to the thread that asks.
+    return Lanes(name, count, places, on_start=lambda: faiss.omp_set_num_threads(1))

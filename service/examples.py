@@ -1,0 +1,102 @@
+"""Examples of answers, as the OpenAPI page shows them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from service import answers
+
+ITEM = answers.Item("p00000-1", "p00000", {"category": ["dress"], "colour": ["red"]})
+_NEAR = answers.Item("p00012-1", "p00012", {"category": ["dress"], "colour": ["red"]})
+_RECEIPT = answers.Receipt(
+    gallery_version=7,
+    items=600,
+    encoder="efficientnet-lite0",
+    encoder_fingerprint="1c0f2a7d9b3e4f5061728394a5b6c7d8",
+    variant="exact",
+    timings_ms={"queue": 0.1, "decode": 2.4, "encode": 3.9, "search": 1.2, "total": 7.8},
+)
+_HEAD = answers.HeadReceipt("category", "ensemble", 7, "2026-11-01T09:30:00+00:00")
+_NEIGHBOUR = answers.Neighbour(_NEAR, distance=0.083, similarity=0.917)
+NEIGHBOURS = answers.Neighbours([_NEIGHBOUR], _RECEIPT)
+CLASSIFICATION = answers.Classification(
+    [
+        answers.ClassifiedPhoto(
+            photo="0",
+            error=None,
+            predictions=[
+                answers.Prediction(
+                    target="category",
+                    head="ensemble",
+                    predicted=["dress"],
+                    none_of_these=False,
+                    labels=[answers.LabelProbability("dress", 0.94), answers.LabelProbability("skirt", 0.04)],
+                    prediction_set=["dress"],
+                    familiarity=0.62,
+                    votes=[answers.Vote(_NEAR, similarity=0.81, weight=0.12)],
+                )
+            ],
+            neighbours=[_NEIGHBOUR],
+        )
+    ],
+    replace(_RECEIPT, heads=[_HEAD]),
+)
+EXPLANATION = answers.Explanation(
+    method="occlusion",
+    target="category",
+    head="ensemble",
+    label="dress",
+    probability=0.94,
+    meaning="By how much the label's probability falls when this place of the photo is hidden.",
+    lowest=-0.02,
+    highest=0.31,
+    overlay_png="iVBORw0KGgo=",
+    map=None,
+    receipt=replace(_RECEIPT, heads=[_HEAD]),
+)
+CATALOG = answers.Catalog(
+    items=600,
+    products=300,
+    targets={"category": {"dress": 84, "skirt": 60}},
+    encoder="efficientnet-lite0",
+    encoder_card={"name": "efficientnet-lite0", "pooling": "mean+early", "dimension": 1320},
+    encoder_fingerprint=_RECEIPT.encoder_fingerprint,
+    gallery_version=7,
+    variant="exact",
+    unindexed_items=0,
+    failures=0,
+    freshness_s=5.0,
+    error=None,
+    heads=[
+        answers.CatalogHead(
+            "category", "ensemble", True, 8, {"accuracy": 0.96, "log_loss": 0.14}, 7, "2026-11-01T09:30:00+00:00"
+        )
+    ],
+    sources=["default"],
+)
+PAGE = answers.ItemPage([ITEM], total=600, next_after="p00000-1", gallery_version=7)
+EDITED = answers.Edited(ITEM, gallery_version=8)
+JOB = answers.Job(
+    id="20261101T093000-9f2c41",
+    kind="refresh",
+    state="running",
+    options={"catalog": "default", "prune": False},
+    progress=answers.Progress(done=256, total=600, encoded=256),
+    result=None,
+    error=None,
+    created_at="2026-11-01T09:30:00+00:00",
+    started_at="2026-11-01T09:30:00+00:00",
+)
+JOBS = answers.Jobs([JOB])
+JOB_REQUESTS: Any = {
+    "refresh": {"value": {"kind": "refresh", "catalog": "default", "prune": False}},
+    "fit": {"value": {"kind": "fit", "targets": ["category"], "heads": ["knn", "linear", "ensemble"]}},
+    "compact": {"value": {"kind": "compact", "keep_hours": 1}},
+    "migrate": {"value": {"kind": "migrate", "encoder": "dinov2-small"}},
+}
+
+
+def example(answer: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """What a route's `responses` say of an answer with that status."""
+    return {status: {"content": {"application/json": {"example": asdict(answer)}}}}

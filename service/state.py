@@ -1,0 +1,135 @@
+"""The state that answers: the newest gallery with its encoder and heads, put together aside and swapped in whole."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import faiss
+import numpy as np
+
+from indexer.live import LiveGallery
+from service.batching import BatchingEncoder
+from service.serving import Heads, Serving, signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from indexer.encoders import Encoder, EncoderCard
+    from indexer.gallery import Gallery
+    from indexer.snapshot import StoreError
+    from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# Questions of late that the index is measured on.
+_SAMPLED = 32
+_RECALL_AT = 10
+
+
+class State:
+    """What answers, kept up with whoever writes to the gallery or fits its heads.
+
+    Args:
+        settings: Of the service.
+        load: Loads the encoder of a card.
+
+    Raises:
+        StoreError, EncoderError: The gallery cannot be opened, or its encoder not be loaded.
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[EncoderCard], Encoder]) -> None:
+        self._settings, self._load = settings, load
+        self.encoder_load_s = 0.0
+        # Overlap of the index's answers with exact search's, 0..1; None until measured.
+        self.index_recall: float | None = None
+        self._sample: deque[NDArray[np.float32]] = deque(maxlen=_SAMPLED)
+        self._advancing = threading.Lock()
+        self._closed = threading.Event()
+        self._live = LiveGallery(settings.gallery, freshness_s=0)
+        self._serving = self._assemble(self._live.current(), None)
+        self._following = threading.Thread(target=self._follow, name="follow", daemon=True)
+        self._following.start()
+
+    @property
+    def serving(self) -> Serving:
+        """The state of this moment."""
+        return self._serving
+
+    @property
+    def error(self) -> StoreError | None:
+        """What keeps a newer version from answering."""
+        return self._live.error
+
+    def sample(self, embedding: NDArray[np.float32]) -> None:
+        """Notes a question, (D,), for measuring the index."""
+        self._sample.append(embedding)
+
+    def advance(self) -> Serving:
+        """Looks for the newest gallery and heads, and swaps them in.
+
+        Raises:
+            EncoderError: The gallery has an encoder that cannot be loaded; the state before goes on answering.
+        """
+        with self._advancing:
+            before = self._serving
+            gallery = self._live.current()
+            if gallery is not before.gallery or signature(gallery.folder) != before.heads.signature:
+                self._serving = self._assemble(gallery, before)
+                if self._serving.encoder is not before.encoder:
+                    _close(before.encoder)
+            return self._serving
+
+    def close(self) -> None:
+        """Stops following."""
+        self._closed.set()
+        self._following.join()
+        self._live.close()
+        _close(self._serving.encoder)
+
+    def _assemble(self, gallery: Gallery, before: Serving | None) -> Serving:
+        if before is not None and before.gallery.card.fingerprint == gallery.card.fingerprint:
+            return Serving(gallery, before.encoder, Heads(gallery.folder, gallery.card, before.heads))
+        start = time.perf_counter()
+        encoder = self._load(gallery.card)
+        self.encoder_load_s = time.perf_counter() - start
+        # Questions of another encoder have other numbers.
+        self._sample.clear()
+        self.index_recall = None
+        heads = Heads(gallery.folder, gallery.card, before.heads if before else None)
+        return Serving(gallery, BatchingEncoder(encoder) if encoder.batches else encoder, heads)
+
+    def _follow(self) -> None:
+        """Advances twice within the time in which a commit is to be seen, and measures the index now and then."""
+        faiss.omp_set_num_threads(1)
+        measured = time.monotonic()
+        while not self._closed.wait(self._settings.freshness_s / 2):
+            try:
+                self.advance()
+                if time.monotonic() - measured >= self._settings.recall_interval_s:
+                    measured = time.monotonic()
+                    self.measure_recall()
+            except Exception as error:  # Whatever it is, the state before answers, and the next round tries again.
+                log.warning("The newest state could not be taken: %s", error)
+
+    def measure_recall(self) -> None:
+        """Compares the index's answers to questions of late with exact search's."""
+        searcher, sample = self._serving.gallery.searcher, list(self._sample)
+        dimension = searcher.snapshot.card.dimension
+        queries = np.array([one for one in sample if len(one) == dimension], np.float32)
+        if searcher.variant == "exact" or not len(queries):
+            return
+        found, _ = searcher.search(queries, _RECALL_AT)
+        exact, _ = searcher.search_exactly(queries, _RECALL_AT)
+        hits = [len(set(a) & set(b) - {-1}) / max(1, len(set(b) - {-1})) for a, b in zip(found, exact, strict=True)]
+        self.index_recall = float(np.mean(hits))
+
+
+def _close(encoder: Encoder) -> None:
+    if isinstance(encoder, BatchingEncoder):
+        encoder.close()
