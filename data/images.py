@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 25_000_000
+# Both cost far more time than bytes: a photo has some ten scans, and 20 MB in pieces of 512 bytes take 160,000 reads.
+MAX_SCANS = 64
+MAX_READS = 200_000
 # Changes whenever the same file would become other pixels; embeddings of two versions are not comparable.
 PREPROCESSING_VERSION = 1
 
@@ -36,6 +39,7 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 # What Pillow warns about (a damaged EXIF block, mostly) costs no pixel, and names no file.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
+_JPEG_QUALITY = 78
 # What Pillow's parsers raise on damaged bytes.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 # What the EXIF orientations 2 to 8 ask for.
@@ -169,6 +173,28 @@ def letterbox(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return square
 
 
+def encode_jpeg(source: Path | bytes, size: int, *, box: Box | None = None) -> bytes:
+    """The photo, or its box, as a small JPEG file without metadata.
+
+    Args:
+        source: Path of a photo file, or its bytes.
+        size: The longer side in pixels, at most; a smaller photo is not blown up.
+        box: Region of the EXIF-turned photo; None for all of it.
+
+    Raises:
+        ImageError: As `open_image`.
+    """
+    image = open_image(source, at_least=size, box=box)
+    if box is not None:
+        image = crop(image, box)
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    # Pillow would hand a comment on.
+    image.info = {}
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return file.getvalue()
+
+
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """The pixels, (H, W) grey or (H, W, 3) RGB uint8, as a PNG file."""
     file = io.BytesIO()
@@ -176,11 +202,28 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
+class _Reader(io.BytesIO):
+    """The photo's bytes for Pillow, whose parsers take a step in Python for each of millions of empty parts."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes.
+
+        Raises:
+            OSError: More was read than a photo needs.
+        """
+        self._reads += 1
+        if self._reads > MAX_READS:
+            raise OSError("it has too many parts")
+        return super().read(size)
+
+
 def _identify(content: bytes, path: Path | None) -> Image.Image:
     """The opened, not yet decoded photo, within the limits."""
     too_large = f"A photo may have at most {MAX_PIXELS // 10**6} megapixels; "
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(_Reader(content), formats=FORMATS)
     except UnidentifiedImageError as error:
         if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) or content[8:12] == b"WEBP":
             raise ImageError("The photo's header is truncated or damaged.", path) from error
@@ -193,6 +236,9 @@ def _identify(content: bytes, path: Path | None) -> Image.Image:
         raise ImageError(too_large + f"this one is {image.width} x {image.height}. Scale it down first.", path)
     if min(image.size) < 1:
         raise ImageError("The photo has no pixels.", path)
+    # Each scan goes over the whole picture, however few bytes it has. The marker ends with the first byte of a length.
+    if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda\0") > MAX_SCANS:
+        raise ImageError(f"A JPEG may have at most {MAX_SCANS} scans; this one has more. Save it anew.", path)
     return image
 
 

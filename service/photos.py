@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
 
-from PIL.Image import Resampling
-
 from data.catalog import Box, CatalogItem
-from data.images import ImageError, crop, open_image
-
-_QUALITY = 78
+from data.images import ImageError, encode_jpeg
 
 
 class Photos:
@@ -35,12 +30,7 @@ class Photos:
 
 def _uri(item: CatalogItem, size: int) -> str | None:
     try:
-        image = open_image(item.image, at_least=size, box=item.box)
+        content = encode_jpeg(item.image, size, box=item.box)
     except ImageError:
         return None
-    if item.box:
-        image = crop(image, item.box)
-    image.thumbnail((size, size), Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
