@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from urllib.parse import quote
 
 from service.job_options import Source
@@ -17,14 +18,21 @@ _END = r"(?![\w-]|\.\w)"
 _OTHER = r"(?<=')/[^'\n]+(?=')|(?<=\")/[^\"\n]+(?=\")|(?<=`)/[^`\n]+(?=`)|/(?!/)[^\s'\"`,;:()<>]+"
 
 
-def names_of_places(gallery: Path, catalogs: Mapping[str, Source]) -> dict[Path, str]:
+def names_of_places(
+    gallery: Path, catalogs: Mapping[str, Source], encoders: Mapping[str, str] = MappingProxyType({})
+) -> dict[Path, str]:
     """What a service's folders are called in its answers.
 
     Args:
         gallery: The gallery's folder.
         catalogs: By name.
+        encoders: Folders of encoders, by name.
     """
-    named = {source.path: f"catalog '{name}'" for name, source in catalogs.items()} | {gallery: "GALLERY"}
+    named = {
+        **{Path(folder).expanduser(): name for name, folder in encoders.items()},
+        **{source.path: f"catalog '{name}'" for name, source in catalogs.items()},
+        gallery: "GALLERY",
+    }
     return {place: name for path, name in named.items() for place in (path.absolute(), path.resolve())}
 
 
@@ -35,6 +43,8 @@ def redacted(sentence: str, names: Mapping[Path, str]) -> str:
         sentence: Of this package or one below it, or of the operating system.
         names: By absolute path, as `names_of_places` gives them. What lies in a folder keeps its place in it.
     """
+    # Names of files may hold signs that are no text.
+    text = sentence.encode(errors="backslashreplace").decode()
     # The longest first, for one may lie in another.
     places = sorted(names, key=lambda path: -len(str(path)))
     known = "|".join(f"(?P<root{number}>{_pattern(place)}){_END}" for number, place in enumerate(places))
@@ -45,7 +55,7 @@ def redacted(sentence: str, names: Mapping[Path, str]) -> str:
         path = found[0].rstrip(".")
         return (PurePosixPath(path).name or path) + found[0][len(path) :]
 
-    return re.sub(f"{_START}(?:{known}{'|' if known else ''}{_OTHER})", name, sentence)
+    return re.sub(f"{_START}(?:{known}{'|' if known else ''}{_OTHER})", name, text)
 
 
 def _pattern(place: Path) -> str:
