@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import typer
 
-from cli import catalogs, evaluating, items, labelling, searching, upkeep
+from cli import catalogs, evaluating, items, labelling, searching, serving, upkeep
 
 app = typer.Typer(
     help="Visual search and labelling for fashion catalogs.",
@@ -23,6 +23,12 @@ evaluate = typer.Typer(help="Measure how good the answers are.", no_args_is_help
 app.add_typer(evaluate, name="evaluate")
 evaluate.command("neighbours")(evaluating.evaluate_neighbours)
 evaluate.command("heads")(evaluating.evaluate_heads)
+
+key = typer.Typer(help="API keys of the service.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(key, name="key")
+key.command("add")(serving.key_add)
+key.command("list")(serving.key_list)
+key.command("remove")(serving.key_remove)
 
 # As `modiste --help` lists them.
 _COMMANDS: tuple[Callable[..., None], ...] = (
@@ -37,6 +43,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     labelling.fit,
     labelling.classify,
     labelling.suspects,
+    serving.serve,
     searching.duplicates,
     searching.stats,
     upkeep.migrate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,10 @@ from indexer.store import TABLE, Store, writing
 
 if TYPE_CHECKING:
     from indexer.encoders import EncoderCard, LazyEncoder
+
+
+# A name that is longer is a text.
+_LONGEST = 512
 
 
 class EditError(ValueError):
@@ -102,9 +107,10 @@ def put_item(folder: Path, row: Row, encoder: EncoderCard, *, new_targets: bool 
 
     Raises:
         EncoderChangedError: The gallery has another encoder by now.
-        EditError: An unknown target.
+        EditError: An unknown target, or a name that is empty, too long or not text.
         StoreError: Another writer, or no room on the disk.
     """
+    _check_names(row.item.item_id, row.item.labels)
     with _editing(folder, wait_s) as gallery:
         if gallery.card.fingerprint != encoder.fingerprint:
             raise EncoderChangedError(f"Gallery {folder} has another encoder since the photo was encoded; do it again.")
@@ -150,9 +156,12 @@ def relabel_item(
         The item as it is now.
 
     Raises:
-        EditError: No such item or target.
+        EditError: No such item or target, or a name that is empty, too long or not text.
         StoreError: Another writer, or no room on the disk.
     """
+    # A label given twice is one label.
+    labels = {target: tuple(dict.fromkeys(names)) for target, names in labels.items()}
+    _check_names(item_id, labels)
     with _editing(folder, wait_s) as gallery:
         stored = _stored(gallery, item_id)
         _check_targets(gallery, labels, new_targets)
@@ -217,6 +226,18 @@ def _joined(gallery: Gallery, item: CatalogItem) -> CatalogItem:
         )
     product_id = item.product_id or known.product_id
     return replace(known, product_id=product_id, labels={**known.labels, **item.labels})
+
+
+def _check_names(item_id: str, labels: Labels) -> None:
+    """Returns where names given by hand can be shown, asked for and typed again."""
+    names = [("An item_id", item_id)]
+    names += [("A target", target) for target in labels]
+    names += [("A label", name) for given in labels.values() for name in given]
+    for what, name in names:
+        if not name.strip() or len(name) > _LONGEST:
+            raise EditError(f"{what} is not empty and has at most {_LONGEST} characters; got {name[:80]!r}.")
+        if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in name):
+            raise EditError(f"{what} has no control characters; got {name[:80]!r}.")
 
 
 def _check_targets(gallery: Gallery, targets: Iterable[str], new_targets: bool) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
-from functools import cache
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import HTTPException, Request, Response
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PHOTO_TYPES = tuple(f"image/{name.lower()}" for name in FORMATS)
+# Made once a kind of answer: making one takes longer than an answer may.
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 _BINARY = {"type": "string", "format": "binary"}
 
 
@@ -115,9 +116,7 @@ async def _disconnected(request: Request) -> None:
 
 def json_of(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """An answer as JSON."""
-    return Response(_adapter(type(answer)).dump_json(answer), status, headers, "application/json")
-
-
-@cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    kind = type(answer)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return Response(_ADAPTERS[kind].dump_json(answer), status, headers, "application/json")

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from data.catalog import CatalogItem
 from data.images import ImageError, encode_png, read_bytes
-from indexer.edits import EditError, EncoderChangedError, delete_items, put_item, relabel_item
+from indexer.edits import EncoderChangedError, delete_items, put_item, relabel_item
 from indexer.failures import read_failures
 from indexer.rows import Row, content_hash_of
 from indexer.runtimes import cpu_count
@@ -99,9 +99,7 @@ class Engine:
         except BaseException:
             self.decoders.close()
             raise
-        self.jobs = JobQueue(
-            settings.gallery, settings.catalogs, settings.encoders, on_done=self._take_what_is_new
-        )
+        self.jobs = JobQueue(settings.gallery, settings.catalogs, settings.encoders, on_done=self._take_what_is_new)
         # A page of neighbours is asked for again and again.
         self._images: LRUCache[tuple[int, int], bytes] = LRUCache(settings.image_cache_mb * 2**20, getsizeof=len)
         self._images_lock = threading.Lock()
@@ -362,11 +360,9 @@ class Engine:
 
         Raises:
             ImageError: The photo cannot be read.
-            EditError: An empty item_id, or an unknown target.
+            EditError: An unknown target, or a name that is empty, too long or not text.
             StoreError: Another writer, or no room on the disk.
         """
-        if not new.item_id.strip():
-            raise EditError("An item_id is not empty.")
         item = CatalogItem(new.item_id, new.photo, new.product_id, dict(new.labels), new.box, new.split)
         while True:
             serving = self.state.serving
@@ -409,8 +405,8 @@ class Engine:
     @contextmanager
     def _committing(self, ticket: Ticket) -> Iterator[float]:
         """The stage in which an edit is written, and how many seconds it may wait for another process that writes."""
-        job = self.jobs.running
-        if job is not None and job.kind in ("refresh", "compact"):
+        writers = (job for job in self.jobs.all() if job.state == "running" and job.kind in ("refresh", "compact"))
+        if (job := next(writers, None)) is not None:
             # It holds the gallery until it ends, and whoever waits for it keeps others from being told so.
             raise GalleryLockedError(
                 f"Job {job.id} ({job.kind}) is writing to the gallery; try again when it has ended."
