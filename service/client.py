@@ -273,7 +273,7 @@ class Client:
             new_targets: Whether labels may be of targets that no item has yet.
         """
         ask = _params(
-            label=labels_text(labels or {}) or None,
+            label=labels_text(labels or {}),
             product_id=product_id,
             box=box_text(box),
             split=split,

@@ -313,7 +313,8 @@ def test_deleting_answers_nothing():
 
 
 def test_all_pages_are_one_walk():
-    pages = {None: (["a", "b"], "b"), "b": (["c", "d"], "d"), "d": ([], None)}
+    # Where the next page begins is the service's matter.
+    pages = {None: (["a", "b"], "2/b"), "2/b": (["c", "d"], "4"), "4": ([], None)}
 
     def handler(request: httpx.Request) -> httpx.Response:
         names, following = pages[request.url.params.get("after")]
@@ -441,6 +442,23 @@ def test_a_job_that_is_not_there_is_not_followed():
         next(serve(lambda _: httpx.Response(404)).follow("j1"))
 
 
+def test_who_follows_no_longer_hangs_up():
+    closed = []
+
+    class Stream(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield events(JOB, RUNNING).encode()
+
+        def close(self) -> None:
+            closed.append(True)
+
+    follow = serve(lambda _: httpx.Response(200, stream=Stream())).follow("j1")
+    assert next(follow) == JOB
+    assert closed == []
+    follow.close()
+    assert closed == [True]
+
+
 def test_an_event_that_is_no_job_is_said_to_be_none():
     client, _ = job_service(['data: {"id": 3}\n\n'], DONE)
     with pytest.raises(ServiceError, match=r"GET /v1/jobs/j1/events cannot be read. Job lacks kind"):
@@ -460,10 +478,11 @@ def test_waiting_ends_with_the_job_however_it_ends(state):
     assert serve(lambda _: httpx.Response(200, json=asdict(over))).wait("j1", timeout=0) == over
 
 
-def test_waiting_has_an_end():
+def test_waiting_has_an_end(pauses):
     client = serve(lambda _: httpx.Response(200, json=asdict(RUNNING)))
     with pytest.raises(TimeoutError, match=r"Job j1 is still running after 0\.01 s"):
         client.wait("j1", timeout=0.01)
+    assert max(pauses) <= 0.01
 
 
 class Shop(BaseHTTPRequestHandler):
@@ -474,7 +493,9 @@ class Shop(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.times[self.path] = self.times.get(self.path, 0) + 1
-        if self.path.endswith("/events"):
+        if self.path == "/v1/jobs/gone/events":
+            self._send(404, {"detail": "There is no job 'gone'."})
+        elif self.path.endswith("/events"):
             self._events(events(JOB, RUNNING) if self.times[self.path] == 1 else events(RUNNING, DONE))
         elif self.path == "/v1/catalog" and self.times[self.path] == 1:
             self._send(503, {"detail": "Full."}, {"Retry-After": "0"})
@@ -538,6 +559,11 @@ def test_a_broken_stream_is_taken_up_again_over_a_socket(monkeypatch):
         assert handler.times == {"/v1/jobs/j1/events": 2, "/v1/jobs/j1": 1}
 
 
+def test_a_job_that_is_not_there_is_not_followed_over_a_socket():
+    with shop() as (client, _), pytest.raises(NotFoundError, match="There is no job 'gone'"):
+        next(client.follow("gone"))
+
+
 def test_one_client_serves_several_threads():
     with shop() as (client, _):
         found: list[Job] = []
@@ -556,6 +582,15 @@ def test_where_nothing_listens_there_is_no_service():
     assert client.ready() is False
     assert client.health() is False
     with pytest.raises(UnreachableError, match=f"127.0.0.1:{port} cannot be reached: .*refused; is it running"):
+        client.catalog()
+
+
+def test_a_service_that_says_nothing_is_not_waited_for():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.05) as client,
+        pytest.raises(UnreachableError, match=r"did not answer within 0\.05 s"),
+    ):
         client.catalog()
 
 

@@ -212,7 +212,9 @@ def test_each_status_has_its_exception(status, kind):
     assert caught.value.status == status
 
 
-@pytest.mark.parametrize("text", ["<html>Bad Gateway</html>", "", "[]", "null", '{"detail": ""}', '{"error": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["<html>Bad Gateway</html>", "", "[]", "null", '"x"', "[1]", '{"detail": ""}', '{"error": "x"}']
+)
 def test_a_proxy_says_less(text):
     with pytest.raises(ServiceError, match=r"^http://shop:1/x answered 502 Bad Gateway\. \(status 502\)$"):
         connection([httpx.Response(502, text=text)]).send("GET", "/x")
@@ -262,8 +264,8 @@ def test_events_are_whole_however_they_are_cut(size, ending):
         b"",
         b"event: end",
         b"data:{",
-        b"data: }",
+        b"data:  } ",
         b"",
         b"data: cut off",
     ]
-    assert list(event_data(cut(ending.join(lines), size))) == ['{"message": "a\u2028b"}'.encode(), b"{\n}"]
+    assert list(event_data(cut(ending.join(lines), size))) == ['{"message": "a\u2028b"}'.encode(), b"{\n } "]
