@@ -195,7 +195,7 @@ class Engine:
             head=head.card.kind,
             label=head.card.labels[number],
             probability=done.probability,
-            meaning="By how much the label's probability falls when this place of the photo, letterboxed as the encoder "
+            meaning="By how much the probability falls when this place of the photo, letterboxed as the encoder "
             "sees it, is hidden: red where it falls, blue where it rises, full colour at the value farthest from 0.",
             lowest=float(done.drops.min()),
             highest=float(done.drops.max()),

@@ -479,5 +479,6 @@ def test_the_engine_knows_no_web_framework_and_no_torch():
         "found = {'fastapi', 'starlette', 'uvicorn', 'httpx', 'torch', 'transformers', 'optuna'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(found)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
