@@ -11,9 +11,21 @@ from fastapi import Depends, FastAPI
 
 from service import routes_catalog, routes_health, routes_jobs, routes_questions
 from service.access import reads
-from service.engine import Engine
+from service.engine import Engine, ItemNotFoundError, QuestionError
+from service.explanation import ExplanationError
+from service.job_options import JobOptionError
+from service.jobs import JobNotFoundError
 from service.settings import Settings
 from service.shields import shield
+
+# What the engine and the jobs raise, besides problems.STATUSES.
+_STATUSES = {
+    ExplanationError: 422,
+    ItemNotFoundError: 404,
+    JobNotFoundError: 404,
+    JobOptionError: 422,
+    QuestionError: 422,
+}
 
 
 def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
@@ -48,10 +60,10 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.settings, app.state.engine = settings, engine
+    app.state.engine = engine
     app.include_router(routes_health.router)
     app.include_router(routes_questions.router, dependencies=[Depends(reads)])
     for router in (routes_catalog.router, routes_catalog.edits, routes_jobs.router, routes_jobs.orders):
         app.include_router(router)
-    shield(app, settings)
+    shield(app, settings, statuses=_STATUSES)
     return app

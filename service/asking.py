@@ -89,8 +89,6 @@ async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
         ClientDisconnect: Nobody waits for it.
     """
     ticket = Ticket(engine_of(request).settings.deadline_s)
-    # The access log and the metrics tell the stages from it.
-    request.state.ticket = ticket
     future = lanes.submit(work, ticket)
     answered = asyncio.wrap_future(future)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -104,6 +102,8 @@ async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
         raise DeadlineError(engine_of(request).settings.deadline_s)
     finally:
         gone.cancel()
+        # For the log and the metrics.
+        request.state.timings_ms = ticket.timings_ms()
         if not answered.done():
             answered.cancel()
             ticket.abandon()

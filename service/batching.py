@@ -1,4 +1,4 @@
-"""The micro-batcher: on a device that is faster with many photos at once, requests of one moment are encoded together."""
+"""The micro-batcher: where a device is faster with many photos at once, those of one moment are encoded together."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ from service.classification import Classifier
 from service.conversion import head_answers, item_answer, neighbour_answer, photo_answer, receipt_of
 from service.decoding import Decoders
 from service.explanation import METHODS, ExplanationError, occlude, overlay
+from service.job_options import Source
 from service.jobs import JobQueue
 from service.lanes import Lanes, Ticket
 from service.serving import load_serving_encoder
@@ -99,7 +100,8 @@ class Engine:
         except BaseException:
             self.decoders.close()
             raise
-        self.jobs = JobQueue(settings.gallery, settings.catalogs, settings.encoders, on_done=self._take_what_is_new)
+        sources = {name: Source(one.path, one.format, one.map) for name, one in settings.catalogs.items()}
+        self.jobs = JobQueue(settings.gallery, sources, settings.encoders, on_done=self._take_what_is_new)
         # A page of neighbours is asked for again and again.
         self._images: LRUCache[tuple[int, int], bytes] = LRUCache(settings.image_cache_mb * 2**20, getsizeof=len)
         self._images_lock = threading.Lock()

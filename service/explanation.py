@@ -80,7 +80,7 @@ def occlude(
 
 
 def overlay(pixels: NDArray[np.uint8], drops: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The photo in grey under the map, (S, S, 3) uint8: red where hiding lowers the probability, blue where it raises it.
+    """The photo in grey under its map, (S, S, 3) uint8: red where hiding lowers it, blue where it raises it.
 
     Args:
         pixels: (S, S, 3) uint8.

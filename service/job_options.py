@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -33,12 +33,12 @@ class Source:
     Args:
         path: A folder or a file.
         format: A name in data.readers.FORMATS; None finds it.
-        map: Columns of a table, as data.readers.parse_mapping takes them; None for their usual names.
+        map: Columns of a table by key; None for their usual names.
     """
 
     path: Path
     format: str | None = None
-    map: str | None = None
+    map: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

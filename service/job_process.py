@@ -117,14 +117,13 @@ def sentence_of(error: BaseException) -> str | None:
 def _refresh(
     work: Work, options: RefreshJob, tell: Callable[[Progress], None], is_stopped: Callable[[], bool]
 ) -> dict[str, Any]:
-    from data.readers import open_catalog, parse_mapping
+    from data.readers import open_catalog
 
     source = work.source
     if source is None:
         raise TypeError("The work of a refresh has a source.")
     tell(Progress(message="opening the catalog"))
-    mapping = None if source.map is None else parse_mapping(source.map)
-    catalog = open_catalog(source.path, format=source.format, mapping=mapping)
+    catalog = open_catalog(source.path, format=source.format, mapping=source.map)
 
     from indexer.pipeline import RunOptions, refresh
 

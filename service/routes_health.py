@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from service.access import reads
+from service.telemetry import Telemetry
 
 router = APIRouter(tags=["health"])
 
@@ -28,5 +30,6 @@ async def readyz(request: Request) -> dict[Literal["status"], Literal["ready"]]:
 @router.get("/metrics", response_class=Response, dependencies=[Depends(reads)])
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus's text format."""
-    content, kind = request.app.state.telemetry.scrape()
+    telemetry: Telemetry = request.app.state.telemetry
+    content, kind = await asyncio.to_thread(telemetry.scrape)
     return Response(content, media_type=kind)

@@ -94,7 +94,7 @@ async def neighbours(
     responses=example(CLASSIFICATION),
     openapi_extra=photo_body(several=True, required=False),
 )
-async def classify(
+async def classify(  # noqa: PLR0913, PLR0917 - as many as there are options
     request: Request,
     item_id: ItemId = None,
     targets: Annotated[
