@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic_settings
 from limits import parse as parse_rate
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -25,6 +26,7 @@ from pydantic_settings import (
 
 from data.catalog import CatalogError
 from data.columns import check_mapping, parse_mapping
+from service.job_options import Source
 from service.keys import KeyFileError, read_keys
 
 PREFIX = "MODISTE_"
@@ -66,19 +68,10 @@ Names = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
 Optional = BeforeValidator(_nothing)
 
 
-class CatalogSource(BaseModel):
-    """A catalog that a refresh may read.
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class CatalogSource(Source):
+    """A catalog that a refresh may read; its map may be the text of `modiste index --map` too."""
 
-    Args:
-        path: A folder or a file.
-        format: Name of its format; None tells it by its look.
-        map: Columns by key, as a table or as the text of `modiste index --map`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: Path
-    format: str | None = None
     map: Annotated[dict[str, str] | None, BeforeValidator(_mapping)] = None
 
     @field_validator("map")
@@ -318,7 +311,7 @@ def _complaint(error: Mapping[str, Any]) -> str:
         return str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":
         return "is missing"
-    if error["type"] == "extra_forbidden":
+    if error["type"] == "unexpected_keyword_argument":
         return "is no setting of a catalog; those are path, format and map"
     wanted = str(error["msg"]).removeprefix("Input ")
     came = repr(error["input"])

@@ -5,16 +5,27 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import Counter as Counted
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+if TYPE_CHECKING:
+    from service.engine import Engine
+
 # What `Telemetry.exposition` is written in.
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 # What a route that does not exist is called: what strangers ask for must not make new series.
 UNKNOWN = "unknown"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -124,6 +135,22 @@ class Telemetry:
             ValueError: There is no such metric.
         """
         self._readings.follow(name, read)
+
+    def follow_engine(self, engine: Callable[[], Engine | None]) -> None:
+        """Has all that an engine knows read at each scrape; nothing of it is there while there is none."""
+
+        def read(name: str, value: Callable[[Engine], float | Mapping[str, float] | None]) -> None:
+            self.follow(name, lambda: None if (current := engine()) is None else value(current))
+
+        read("modiste_lane_waiting", lambda current: {lanes.name: lanes.waiting for lanes in current.lanes})
+        read("modiste_lane_busy", lambda current: {lanes.name: lanes.busy for lanes in current.lanes})
+        read("modiste_gallery_version", lambda current: current.state.serving.gallery.snapshot.version)
+        read("modiste_gallery_items", lambda current: len(current.state.serving.gallery))
+        read("modiste_unindexed_items", lambda current: current.state.serving.gallery.searcher.tail_rows)
+        read("modiste_index_recall_at_10", lambda current: current.state.index_recall)
+        read("modiste_encoder_load_seconds", lambda current: current.state.encoder_load_s)
+        read("modiste_decoder_deaths_total", lambda current: current.decoders.deaths)
+        read("modiste_jobs", lambda current: dict(Counted(job.state for job in current.jobs.all())))
 
     def observe_request(self, route: str, method: str, *, status: int, seconds: float) -> None:
         """Notes a request that was answered.

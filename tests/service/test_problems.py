@@ -23,7 +23,11 @@ from indexer.encoders import EncoderError
 from indexer.filters import FilterError
 from indexer.searcher import QueryError
 from indexer.snapshot import GalleryDamagedError, GalleryLockedError, GalleryNotFoundError, StoreError
+from service.engine import ItemNotFoundError, QuestionError
+from service.explanation import ExplanationError
 from service.head_store import HeadNotFoundError
+from service.job_options import JobOptionError
+from service.jobs import JobNotFoundError
 from service.keys import KeyFileError
 from service.lanes import AbandonedError, DeadlineError, OverloadedError
 from service.problems import STATUSES, Problems, RefusedError, handle_errors
@@ -35,7 +39,7 @@ class Panic(BaseException):
     """As pyo3's PanicException: no Exception."""
 
 
-class ItemNotFoundError(LookupError):
+class StrangerError(LookupError):
     """An error of a module that problems.py does not know."""
 
 
@@ -65,7 +69,7 @@ def client_that_raises(error: BaseException) -> TestClient:
         raise error
 
     handle_errors(app)
-    app.add_middleware(Problems, statuses={**STATUSES, ItemNotFoundError: 404})
+    app.add_middleware(Problems, statuses={**STATUSES, StrangerError: 404})
     app.add_middleware(Identified)
     return TestClient(app)
 
@@ -92,7 +96,11 @@ def problem_of(error: BaseException) -> dict[str, Any]:
         (HeadNotFoundError("A."), 404, "Not Found"),
         (StoredHeadError("A."), 409, "Conflict"),
         (GalleryLockedError("A."), 409, "Conflict"),
-        (ItemNotFoundError("A."), 404, "Not Found"),
+        # One that this service does not know by itself.
+        (StrangerError("A."), 404, "Not Found"),
+        (QuestionError("A."), 422, "Unprocessable Content"),
+        (ExplanationError("A."), 422, "Unprocessable Content"),
+        (JobOptionError("A."), 422, "Unprocessable Content"),
         (HTTPException(415, "A."), 415, "Unsupported Media Type"),
         (HTTPException(503, "A."), 503, "Service Unavailable"),
         (RefusedError(413, "A.", reason="too_large"), 413, "Content Too Large"),
@@ -136,6 +144,12 @@ def test_what_the_client_cannot_mend_is_logged_and_not_told(error, caplog):
 def test_what_is_nobodys_failure_is_not_logged_as_one(error, caplog):
     client_that_raises(error).post("/")
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_an_item_or_job_that_is_not_there_is_named():
+    problem = problem_of(ItemNotFoundError("shoes/1.jpg"))
+    assert (problem["status"], problem["detail"]) == (404, "The gallery has no item 'shoes/1.jpg'.")
+    assert problem_of(JobNotFoundError("7"))["status"] == 404
 
 
 def test_a_client_that_is_gone_is_no_failure():

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import re
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -106,6 +108,51 @@ def test_only_what_is_known_can_be_followed(telemetry, name):
 def test_a_second_service_in_a_process_has_metrics_of_its_own(telemetry):
     telemetry.reject("rate")
     assert ("modiste_rejections_total", "rate") not in samples(Telemetry())
+
+
+class GalleryOfNine(SimpleNamespace):
+    def __len__(self) -> int:
+        return 9
+
+
+def engine_like() -> SimpleNamespace:
+    """What Telemetry reads of an engine."""
+    return SimpleNamespace(
+        lanes=(SimpleNamespace(name="questions", waiting=3, busy=2), SimpleNamespace(name="edits", waiting=0, busy=1)),
+        state=SimpleNamespace(
+            serving=SimpleNamespace(
+                gallery=GalleryOfNine(snapshot=SimpleNamespace(version=7), searcher=SimpleNamespace(tail_rows=5))
+            ),
+            index_recall=0.99,
+            encoder_load_s=0.5,
+        ),
+        decoders=SimpleNamespace(deaths=4),
+        jobs=SimpleNamespace(all=lambda: [SimpleNamespace(state="done")] * 2 + [SimpleNamespace(state="running")]),
+    )
+
+
+def test_the_engine_is_read_at_each_scrape(telemetry):
+    held: list[Any] = [None]
+    telemetry.follow_engine(lambda: held[0])
+    assert "modiste_gallery" not in telemetry.exposition().decode()
+    held[0] = engine_like()
+    found = samples(telemetry)
+    assert {
+        key: value for key, value in found.items() if key[0].startswith("modiste") and key[0] != "modiste_threads"
+    } == {
+        ("modiste_lane_waiting", "questions"): 3,
+        ("modiste_lane_waiting", "edits"): 0,
+        ("modiste_lane_busy", "questions"): 2,
+        ("modiste_lane_busy", "edits"): 1,
+        ("modiste_gallery_version",): 7,
+        ("modiste_gallery_items",): 9,
+        ("modiste_unindexed_items",): 5,
+        ("modiste_index_recall_at_10",): 0.99,
+        ("modiste_encoder_load_seconds",): 0.5,
+        ("modiste_decoder_deaths_total",): 4,
+        ("modiste_jobs", "done"): 2,
+        ("modiste_jobs", "running"): 1,
+    }
 
 
 def full() -> Telemetry:
