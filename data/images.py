@@ -125,6 +125,8 @@ def open_image(source: Path | bytes, *, at_least: int | None = None, box: Box | 
         if at_least is not None and image.format != "PNG":
             _draft(image, at_least, box or Box(0, 0, 1, 1))
         image.load()
+        if image.mode == "P" and image.palette is None:
+            raise SyntaxError("its palette is missing")
     except _DAMAGE as error:
         raise ImageError(f"The photo is truncated or damaged ({error}).", path) from error
     return _to_srgb(_turn(image))
@@ -287,12 +289,18 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """A 16-bit grey photo scaled to 8 bits; a plain convert("L") clips at 255 instead."""
-    values = np.asarray(image).astype(np.uint32)
-    grey = Image.fromarray(((values * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8))
+    values = np.asarray(image).astype(np.uint16, copy=False)
+    grey = Image.fromarray(_scaled_to_8_bits()[values])
     if "transparency" in image.info:
         # The one grey, of 16 bits, that a PNG may name as transparent.
-        grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+        grey.putalpha(Image.fromarray((values != image.info["transparency"]) * np.uint8(255)))
     return grey
+
+
+@lru_cache
+def _scaled_to_8_bits() -> NDArray[np.uint8]:
+    """The nearest of 256 values to each of 65,536; computing it for each pixel takes far more time and memory."""
+    return ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:

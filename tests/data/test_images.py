@@ -20,8 +20,11 @@ from data.catalog import Box
 from data.images import (
     MAX_BYTES,
     MAX_PIXELS,
+    MAX_READS,
+    MAX_SCANS,
     ImageError,
     crop,
+    encode_jpeg,
     encode_png,
     image_size,
     letterbox,
@@ -198,6 +201,13 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped():
     values = np.array([[0, 128, 300, 32768, 65535]], np.uint16)
     decoded = np.asarray(open_image(encoded(Image.fromarray(values))))
     assert decoded[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+def test_every_value_of_sixteen_bits_becomes_the_nearest_of_eight():
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    decoded = np.asarray(open_image(encoded(Image.fromarray(values))))[:, :, 0]
+    # 65535 / 255 is 257.
+    assert np.array_equal(decoded, np.rint(values / 257))
 
 
 def test_the_transparent_grey_of_sixteen_bits_is_white_and_its_neighbour_is_not():
@@ -556,6 +566,52 @@ def mended(content: bytes) -> bytes:
     return b"".join([*parts, content[place:]])
 
 
+def with_scans(jpeg: bytes, count: int) -> bytes:
+    """A progressive JPEG, its last scan repeated until there are so many."""
+    last = jpeg[jpeg.rindex(b"\xff\xda\0") : -2]
+    return jpeg[:-2] + last * (count - jpeg.count(b"\xff\xda\0")) + jpeg[-2:]
+
+
+def test_a_jpeg_has_at_most_64_scans():
+    jpeg = encoded(flat(RED), "JPEG", progressive=True, quality=95)
+    assert MAX_SCANS == 64
+    assert is_near(np.asarray(open_image(with_scans(jpeg, 64)))[5, 5], RED)
+    for read in (open_image, image_size):
+        with pytest.raises(ImageError, match=r"at most 64 scans; this one has more\. Save it anew\."):
+            read(with_scans(jpeg, 65))
+    # In a PNG the marker is three bytes like any others.
+    marks = chunk(b"prVt", b"\xff\xda\0" * 65)
+    assert open_image(SEEDS["PNG"][:33] + marks + SEEDS["PNG"][33:]).size == (64, 48)
+
+
+@pytest.mark.parametrize("part", [b"\xff\xfe\0\2", b"\xff\xe9\0\2", b"\xff\xff"], ids=["comments", "segments", "fill"])
+def test_a_jpeg_of_too_many_parts_is_refused(part):
+    jpeg = SEEDS["JPEG"]
+    assert open_image(jpeg[:2] + part * 1000 + jpeg[2:]).size == (64, 48)
+    with pytest.raises(ImageError, match=r"header is damaged \(it has too many parts\)"):
+        open_image(jpeg[:2] + part * MAX_READS + jpeg[2:])
+
+
+@pytest.mark.parametrize("place", [33, -12], ids=["before", "behind"])
+def test_a_png_of_too_many_parts_is_refused(place):
+    content = SEEDS["PNG"]
+    parts = chunk(b"prVt", b"")
+    assert open_image(content[:place] + parts * 40_000 + content[place:]).size == (64, 48)
+    with pytest.raises(ImageError, match=r"damaged \(it has too many parts\)"):
+        open_image(content[:place] + parts * 100_000 + content[place:])
+
+
+def test_a_large_png_in_pieces_of_512_bytes_is_no_such_photo():
+    # 20 MB in 40,960 pieces, of which each takes four reads at most: 163,840 of 200,000.
+    pieces = chunk(b"prVt", bytes(500)) * 40_900
+    assert open_image(SEEDS["PNG"][:33] + pieces + SEEDS["PNG"][33:]).size == (64, 48)
+
+
+def test_a_palette_that_is_missing():
+    with pytest.raises(ImageError, match=r"damaged \(its palette is missing\)"):
+        open_image(png(8, 8, 8, 3, bytes(72)))
+
+
 # What an encoder sees
 
 
@@ -643,3 +699,37 @@ def test_encode_png_round_trip(shape):
     pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     wanted = pixels if len(shape) == 3 else np.stack([pixels] * 3, axis=2)
     assert np.array_equal(np.asarray(open_image(encode_png(pixels))), wanted)
+
+
+# What others see
+
+
+def test_a_small_jpeg_keeps_the_shape_and_shows_the_whole():
+    jpeg = Image.open(io.BytesIO(encode_jpeg(encoded(corners(600, 800, marker=80)), 160)))
+    assert (jpeg.format, jpeg.size) == ("JPEG", (120, 160))
+    for place, colour in (((4, 4), RED), ((115, 4), GREEN), ((4, 155), BLUE), ((115, 155), BLACK)):
+        assert is_near(jpeg.getpixel(place), colour, 30)
+
+
+def test_a_small_jpeg_is_never_blown_up():
+    assert Image.open(io.BytesIO(encode_jpeg(encoded(flat(RED, (30, 40))), 160))).size == (30, 40)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_small_jpeg_of_a_box_is_of_the_turned_photo(orientation):
+    content = turned(corners(48, 32), orientation, "PNG")
+    jpeg = Image.open(io.BytesIO(encode_jpeg(content, 160, box=Box(42 / 48, 0, 6 / 48, 6 / 32))))
+    assert jpeg.size == (6, 6)
+    assert is_near(np.asarray(jpeg).mean(axis=(0, 1)), GREEN, 12)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_a_small_jpeg_says_nothing_of_its_maker(format):  # noqa: A002
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 3, "SECRET"
+    comment = {"comment": "SECRET"} if format == "JPEG" else {}
+    content = encoded(flat(RED), format, exif=exif, icc_profile=profile(swapped=True), xmp=b"SECRET", **comment)
+    assert b"SECRET" in content
+    jpeg = encode_jpeg(content, 160)
+    assert b"SECRET" not in jpeg
+    assert set(Image.open(io.BytesIO(jpeg)).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
