@@ -24,8 +24,6 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from service.engine import Engine
 
-# What `Telemetry.exposition` is written in.
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 # What a route that does not exist is called: what strangers ask for must not make new series.
 UNKNOWN = "unknown"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -173,9 +171,9 @@ class Telemetry:
         """Counts a request that was refused."""
         self._rejections.labels(reason).inc()
 
-    def exposition(self) -> bytes:
-        """All metrics, as CONTENT_TYPE."""
-        return generate_latest(self.registry)
+    def scrape(self) -> tuple[bytes, str]:
+        """All metrics as text, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def _histogram(self, name: str) -> Histogram:
         card = _CARDS[name]

@@ -15,7 +15,7 @@ def samples(telemetry: Telemetry) -> dict[tuple[str, ...], float]:
     """Values by name and labels, in the order of their names."""
     return {
         (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
-        for family in text_string_to_metric_families(telemetry.exposition().decode())
+        for family in text_string_to_metric_families(telemetry.scrape()[0].decode())
         for sample in family.samples
     }
 
@@ -83,13 +83,13 @@ def test_a_gauge_is_read_at_each_scrape(telemetry):
 
 def test_a_counter_that_is_read_is_a_counter(telemetry):
     telemetry.follow("modiste_decoder_deaths_total", lambda: 2)
-    assert "# TYPE modiste_decoder_deaths_total counter" in telemetry.exposition().decode()
+    assert "# TYPE modiste_decoder_deaths_total counter" in telemetry.scrape()[0].decode()
     assert samples(telemetry)[("modiste_decoder_deaths_total",)] == 2
 
 
 def test_what_has_no_value_yet_is_not_there(telemetry):
     telemetry.follow("modiste_index_recall_at_10", lambda: None)
-    assert "modiste_index_recall_at_10" not in telemetry.exposition().decode()
+    assert "modiste_index_recall_at_10" not in telemetry.scrape()[0].decode()
 
 
 def test_one_that_cannot_be_read_takes_no_other_with_it(telemetry, caplog):
@@ -134,7 +134,7 @@ def engine_like() -> SimpleNamespace:
 def test_the_engine_is_read_at_each_scrape(telemetry):
     held: list[Any] = [None]
     telemetry.follow_engine(lambda: held[0])
-    assert "modiste_gallery" not in telemetry.exposition().decode()
+    assert "modiste_gallery" not in telemetry.scrape()[0].decode()
     held[0] = engine_like()
     found = samples(telemetry)
     assert {
@@ -168,7 +168,7 @@ def full() -> Telemetry:
 
 
 def test_the_cards_are_what_is_registered():
-    text = full().exposition().decode()
+    text = full().scrape()[0].decode()
     # The `_created` series say when a counter began; that is of no use to anybody here.
     types = {name: kind for name, kind in re.findall(r"# TYPE (\w+) (\w+)", text) if not name.endswith("_created")}
     wanted = {card.name: card.type for card in METRICS}
