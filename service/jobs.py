@@ -86,7 +86,8 @@ class JobQueue:
         patience: Patience | None = None,
     ) -> None:
         self._gallery = gallery.absolute()
-        self._sources = dict(sources)
+        # Plain ones: what the settings make of them would bring the web into a job's process.
+        self._sources = {name: Source(source.path, source.format, source.map) for name, source in sources.items()}
         folders = {Path(folder).name: folder for folder in encoders if folder not in KNOWN}
         self._encoders = {name: name for name in KNOWN} | folders
         self._names = names_of_places(gallery, sources, folders)
