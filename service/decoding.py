@@ -183,15 +183,18 @@ class Decoders:
         if decoder is None:
             self._idle.put(None)
             raise _closed()
+        has_started = decoder.is_ready
         try:
             while not decoder.is_usable(deadline):
                 decoder = self._replace(decoder)
+                has_started = False
         except BaseException as error:
             self._put(decoder)
             if isinstance(error, TimeoutError):
                 raise OverloadedError("decoding", 1.0) from None
             raise
-        self._failed_starts = 0
+        if not has_started:
+            self._failed_starts = 0
         return decoder
 
     def _give(self, decoder: DecoderProcess) -> None:
