@@ -37,11 +37,12 @@ model: .venv/ready ## Compare a gallery with a plain dict over 800 long random s
 crash: .venv/ready ## Kill writers at 1,000 random moments, at each step and with strace (40 minutes)
 	$(BIN)/python -m tests.indexer.crash --trials 1000
 
-check: .venv/ready ## Format, lint, types, imports and the CLI's documentation
+check: .venv/ready ## Format, lint, types, imports, the CLI's documentation, the container and known holes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_imports.py tests/test_docs.py
+	$(BIN)/python -m pytest tests/test_imports.py tests/test_docs.py tests/test_container.py tests/test_floors.py
+	$(BIN)/python -m tests.audit
 
 fix: .venv/ready ## Format, mend what the linter can, and write the CLI's help into docs/cli.md
 	$(BIN)/ruff format .
