@@ -79,7 +79,10 @@ class Access:
             raise RefusedError(
                 403, f"The key '{caller.name}' is of scope read; this needs one of scope admin.", reason="scope"
             )
-        await self._rates.check(caller)
+        # A route may depend on both scopes; it is one request all the same.
+        if not scope["state"].get("is_counted"):
+            scope["state"]["is_counted"] = True
+            await self._rates.check(caller)
         return caller
 
     def identify(self, scope: ASGIScope) -> Caller:

@@ -11,6 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.problems import RefusedError
 
 MEGABYTE = 1_000_000
+# Times the largest body: a client that sends somewhat too much shall finish, or it may see a broken connection and no
+# answer.
+_DRAINED = 4
 
 
 @dataclass(slots=True)
@@ -87,10 +90,10 @@ class Body:
 
     @property
     def has_much_to_come(self) -> bool:
-        """Whether more may still come than one body may have, or it comes too slowly."""
+        """Whether too much may still come to be taken and thrown away, or it comes too slowly."""
         if self._is_whole:
             return False
-        return self._is_late or self._declared is None or self._declared - self.received > self._held.most
+        return self._is_late or self._declared is None or self._declared - self.received > _DRAINED * self._held.most
 
     async def receive(self) -> Message:
         """The next message.

@@ -27,11 +27,7 @@ from indexer.filters import FilterError
 from indexer.searcher import QueryError
 from indexer.snapshot import GalleryLockedError
 from service.answers import Problem
-from service.engine import ItemNotFoundError, QuestionError
-from service.explanation import ExplanationError
 from service.head_store import HeadNotFoundError
-from service.job_options import JobOptionError
-from service.jobs import JobNotFoundError
 from service.lanes import AbandonedError, DeadlineError, OverloadedError
 from service.redaction import redacted
 
@@ -41,16 +37,11 @@ CLIENT_GONE = 499
 STATUSES: Mapping[type[BaseException], int] = {
     CatalogError: 422,
     EditError: 422,
-    ExplanationError: 422,
     FilterError: 422,
     HeadError: 422,
     ImageError: 422,
-    JobOptionError: 422,
     QueryError: 422,
-    QuestionError: 422,
     HeadNotFoundError: 404,
-    ItemNotFoundError: 404,
-    JobNotFoundError: 404,
     StoredHeadError: 409,
     GalleryLockedError: 409,
     OverloadedError: 503,

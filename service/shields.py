@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import Access, Doorkeeper
 from service.bodies import MEGABYTE, Bodies, Held
-from service.lanes import Ticket
 from service.logs import request_id
 from service.problems import CLIENT_GONE, STATUSES, Problems, RefusedError, handle_errors
 from service.redaction import names_of_places
@@ -121,8 +120,7 @@ class Requests:
         route = scope.get("route")
         template = str(getattr(route, "path_format", None) or getattr(route, "path", None) or UNKNOWN)
         method = str(scope["method"])
-        ticket: Ticket | None = state.get("ticket")
-        timings_ms = {} if ticket is None else ticket.timings_ms()
+        timings_ms: Mapping[str, float] = state.get("timings_ms", {})
         self._telemetry.observe_request(template, method, status=status, seconds=seconds)
         self._telemetry.observe_stages(timings_ms)
         if "rejection" in state:

@@ -23,11 +23,7 @@ from indexer.encoders import EncoderError
 from indexer.filters import FilterError
 from indexer.searcher import QueryError
 from indexer.snapshot import GalleryDamagedError, GalleryLockedError, GalleryNotFoundError, StoreError
-from service.engine import ItemNotFoundError, QuestionError
-from service.explanation import ExplanationError
 from service.head_store import HeadNotFoundError
-from service.job_options import JobOptionError
-from service.jobs import JobNotFoundError
 from service.keys import KeyFileError
 from service.lanes import AbandonedError, DeadlineError, OverloadedError
 from service.problems import STATUSES, Problems, RefusedError, handle_errors
@@ -98,9 +94,6 @@ def problem_of(error: BaseException) -> dict[str, Any]:
         (GalleryLockedError("A."), 409, "Conflict"),
         # One that this service does not know by itself.
         (StrangerError("A."), 404, "Not Found"),
-        (QuestionError("A."), 422, "Unprocessable Content"),
-        (ExplanationError("A."), 422, "Unprocessable Content"),
-        (JobOptionError("A."), 422, "Unprocessable Content"),
         (HTTPException(415, "A."), 415, "Unsupported Media Type"),
         (HTTPException(503, "A."), 503, "Service Unavailable"),
         (RefusedError(413, "A.", reason="too_large"), 413, "Content Too Large"),
@@ -144,12 +137,6 @@ def test_what_the_client_cannot_mend_is_logged_and_not_told(error, caplog):
 def test_what_is_nobodys_failure_is_not_logged_as_one(error, caplog):
     client_that_raises(error).post("/")
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-def test_an_item_or_job_that_is_not_there_is_named():
-    problem = problem_of(ItemNotFoundError("shoes/1.jpg"))
-    assert (problem["status"], problem["detail"]) == (404, "The gallery has no item 'shoes/1.jpg'.")
-    assert problem_of(JobNotFoundError("7"))["status"] == 404
 
 
 def test_a_client_that_is_gone_is_no_failure():
