@@ -185,9 +185,9 @@ class Client:
         self,
         photo: Photo | None = None,
         *,
+        target: str,
         item_id: str | None = None,
         method: str = "occlusion",
-        target: str | None = None,
         label: str | None = None,
         head: str | None = None,
         box: Box | None = None,
@@ -196,10 +196,10 @@ class Client:
         """Why a head says what it says of a photo, or of an item.
 
         Args:
-            photo: The query; or
+            photo: The query; or item_id, one of them.
+            target: What is predicted.
             item_id: An item of the gallery as the query.
             method: How it is found out.
-            target: What is predicted; None where only one target has a head.
             label: The label to explain; None for the one predicted.
             head: Kind of the head; None for the target's best.
             box: The garment's region of the photo.
@@ -207,9 +207,9 @@ class Client:
         """
         _check_one(photo is not None, item_id)
         ask = _params(
+            target=target,
             item_id=item_id,
             method=method,
-            target=target,
             label=label,
             head=head,
             box=box_text(box),

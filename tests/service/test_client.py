@@ -154,8 +154,8 @@ CALLS: list[tuple[str, Callable[[Client], Any], str, str, dict[str, Any]]] = [
         "POST",
         "/v1/explain",
         {
-            "method": "occlusion",
             "target": "colour",
+            "method": "occlusion",
             "label": "red",
             "head": "linear",
             "box": "0.0,0.0,1.0,1.0",
@@ -164,10 +164,10 @@ CALLS: list[tuple[str, Callable[[Client], Any], str, str, dict[str, Any]]] = [
     ),
     (
         "explain",
-        lambda c: c.explain(item_id="a", method="other"),
+        lambda c: c.explain(item_id="a", target="colour", method="other"),
         "POST",
         "/v1/explain",
-        {"item_id": "a", "method": "other", "raw": "false"},
+        {"target": "colour", "item_id": "a", "method": "other", "raw": "false"},
     ),
     ("catalog", lambda c: c.catalog(), "GET", "/v1/catalog", {}),
     ("items", lambda c: c.items(), "GET", "/v1/items", {"limit": "50"}),
@@ -239,7 +239,8 @@ def test_one_photo_is_the_body_as_it_is(tmp_path, route, content, content_type):
     path.write_bytes(content)
     for photo in (content, path, path.open("rb"), io.BytesIO(content)):
         given = ("a", photo) if route == "put_item" else (photo,)
-        request, _ = asked(lambda c, given=given: getattr(c, route)(*given), ANSWERS[route])
+        options = {"target": "colour"} if route == "explain" else {}
+        request, _ = asked(lambda c, given=given, options=options: getattr(c, route)(*given, **options), ANSWERS[route])
         assert request.content == content
         assert request.headers["Content-Type"] == content_type
         if not isinstance(photo, bytes | Path):
@@ -270,8 +271,13 @@ def test_what_is_no_photo_is_not_sent(tmp_path, content):
         for photo in (content, path):
             with pytest.raises(ValueError, match=r"A photo is a JPEG, PNG or WEBP file; .+ begins with b'"):
                 client.neighbours(photo)
-        with pytest.raises(ValueError, match=r"shirt\.jpg begins with"):
-            client.classify(JPEG, path)
+        with pytest.raises(ValueError, match=r"; shirt\.jpg begins with"):
+            client.put_item("a", path)
+
+
+def test_of_several_photos_the_service_says_which_one_is_none():
+    request, _ = asked(lambda c: c.classify(JPEG, b"GIF89a"), ANSWERS["classify"])
+    assert re.findall(rb"Content-Type: (.+)\r\n\r\n", request.content) == [b"image/jpeg", b"application/octet-stream"]
 
 
 @pytest.mark.parametrize("photo", ["shirt.jpg", 3, io.StringIO("text")])
@@ -285,11 +291,12 @@ def test_a_photo_is_a_path_bytes_or_a_binary_file(photo):
 
 @pytest.mark.parametrize("ask", ["neighbours", "classify", "explain"])
 def test_a_question_is_about_one_thing(ask):
+    options = {"target": "colour"} if ask == "explain" else {}
     with serve(no_request) as client:
         with pytest.raises(ValueError, match="got neither"):
-            getattr(client, ask)()
+            getattr(client, ask)(**options)
         with pytest.raises(ValueError, match="got both"):
-            getattr(client, ask)(JPEG, item_id="a")
+            getattr(client, ask)(JPEG, item_id="a", **options)
 
 
 def no_request(request: httpx.Request) -> httpx.Response:
