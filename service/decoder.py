@@ -91,12 +91,12 @@ def main() -> None:
         _answer(pipe, DONE, b"")
         # A parent that is gone, in the middle of a frame or between two.
         with contextlib.suppress(EOFError, ConnectionError):
-            while _serve(pipe, seconds):
-                pass
+            while True:
+                _serve(pipe, seconds)
 
 
-def _serve(pipe: socket.socket, seconds: float) -> bool:
-    """Answers one question; whether this process is good for another."""
+def _serve(pipe: socket.socket, seconds: float) -> None:
+    """Answers one question."""
     head = bytearray(QUESTION.size)
     receive(pipe, head)
     kind, size, *corners, length = QUESTION.unpack(head)
@@ -105,7 +105,6 @@ def _serve(pipe: socket.socket, seconds: float) -> bool:
     _allow(seconds)
     status, body = _decode(kind, size, None if math.isnan(corners[0]) else Box(*corners), bytes(content))
     _answer(pipe, status, body)
-    return status in (DONE, REFUSED)
 
 
 def _decode(kind: int, size: int, box: Box | None, content: bytes) -> tuple[int, Buffer]:
@@ -118,7 +117,7 @@ def _decode(kind: int, size: int, box: Box | None, content: bytes) -> tuple[int,
         return REFUSED, error.reason.encode()
     except MemoryError:
         return OUT_OF_MEMORY, b""
-    except Exception as error:  # Something that data.images does not foresee costs this process and not the service.
+    except Exception as error:  # What data.images does not foresee costs this process, and is told in the log.
         return BROKEN, f"{type(error).__name__}: {error}".encode()
 
 

@@ -127,7 +127,7 @@ class DecoderProcess:
             self._lose("ran out of memory", content)
             raise ImageError(f"Decoding the photo takes more than {self._memory_mb} MB of memory. Scale it down.")
         if status not in (DONE, REFUSED):
-            self._lose(f"failed ({_text(body)})", content)
+            self._lose(f"failed ({_text(body)!r})", content)
             raise ImageError("Decoding the photo failed; it is damaged. Save it anew.")
         self.lost = ""
         self.photos += 1
@@ -154,7 +154,7 @@ class DecoderProcess:
             return
         self.is_ready = status == DONE
         if not self.is_ready:
-            self.lost = f"could not start ({_text(body)})"
+            self.lost = f"could not start ({_text(body)!r})"
 
     def _receive(self, deadline: float, least: int, most: int) -> tuple[int, bytearray]:
         """The status and what follows it, which is of so many bytes where it is no sentence."""
