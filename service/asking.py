@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from data.images import FORMATS
 from service.lanes import DeadlineError, Lanes, Ticket
+from service.problems import RefusedError
 
 if TYPE_CHECKING:
     from service.engine import Engine
@@ -87,6 +88,7 @@ async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
         OverloadedError: No place.
         DeadlineError: No answer in time.
         ClientDisconnect: Nobody waits for it.
+        RefusedError: More comes than a request may have.
     """
     ticket = Ticket(engine_of(request).settings.deadline_s)
     future = lanes.submit(work, ticket)
@@ -98,7 +100,7 @@ async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
         if answered.done():
             return answered.result()
         if gone.done():
-            raise ClientDisconnect
+            raise gone.result()
         raise DeadlineError(engine_of(request).settings.deadline_s)
     finally:
         gone.cancel()
@@ -109,9 +111,14 @@ async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
             ticket.abandon()
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+async def _disconnected(request: Request) -> ClientDisconnect | RefusedError:
+    """Why no answer is wanted any more: nobody waits for it, or more is sent than a request may have."""
+    try:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+    except RefusedError as error:
+        return error
+    return ClientDisconnect()
 
 
 def json_of(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
