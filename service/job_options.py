@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 HeadKind = Literal["knn", "linear", "mlp", "ensemble"]
 Balance = Literal["none", "weights", "resample"]
@@ -20,6 +20,8 @@ _MOST_HOURS = 87_600.0
 # numpy and torch take seeds of 32 bits.
 _MOST_SEED = 2**32 - 1
 _MOST_COUNT = 1_000_000
+# For the service's requests: an option that is misspelt is told, and not left out.
+_STRICT = {"extra": "forbid"}
 
 
 class JobOptionError(ValueError):
@@ -52,6 +54,8 @@ class RefreshJob:
         rehash: Read every photo, whatever its file's time says.
     """
 
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
     catalog: str = "default"
     prune: bool = False
     force_prune: bool = False
@@ -72,6 +76,8 @@ class FitJob:
         timeout: Seconds that it may take for each target, above 0 and up to 86,400.
         seed: Of folds and search, 0 to 2^32 - 1.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     targets: tuple[str, ...]
     heads: tuple[HeadKind, ...] = ("knn", "linear", "ensemble")
@@ -108,6 +114,8 @@ class CompactJob:
         forget_previous: Delete the gallery as it was before the last migration too.
     """
 
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
     keep_hours: float = 1.0
     forget_previous: bool = False
     kind: Literal["compact"] = "compact"
@@ -130,6 +138,8 @@ class MigrateJob:
         force: Take it even if neighbours are worse, cannot be judged, or photos are gone.
         discard: Give up an unfinished migration to another encoder.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     encoder: str
     pooling: Pooling | None = None

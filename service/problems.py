@@ -222,7 +222,7 @@ def _complaint(error: Mapping[str, Any]) -> str:
     what = f"The {_PLACES.get(place, 'field')} '{name}'" if name else f"The {place}"
     if error["type"] == "missing":
         return f"{what} is required."
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{what} is not known."
     came = error["input"]
     wanted = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ").rstrip(".")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from pydantic import ConfigDict
 
 from indexer.edits import parse_labels
 from indexer.filters import parse_where
@@ -38,6 +39,9 @@ class Relabelling:
         labels: By target; an empty list takes the item's labels of that target away.
         new_targets: Whether labels may be of targets that no item has yet.
     """
+
+    # What is misspelt is told, and not left out.
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
 
     labels: dict[str, list[str]]
     new_targets: bool = False
@@ -77,11 +81,14 @@ async def image(
     size: Annotated[int, Query(ge=16, le=2048, description="Longer side in pixels, at most.")] = 512,
 ) -> Response:
     """An item's photo as a JPEG, encoded anew: never its file."""
+    if not request.scope.get("raw_path", b"/image").endswith(b"/image"):
+        # The slash came encoded: it is in the item_id, as slashes in a file's name are.
+        return await item(request, f"{item_id}/image")
     engine = engine_of(request)
     photo = await ask(request, engine.image_lanes, lambda ticket: engine.image(item_id, size, ticket))
     tag = f'"{hashlib.blake2b(photo, digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": _CACHED}
-    if request.headers.get("if-none-match") == tag:
+    if _is_held(tag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     return Response(photo, headers=headers, media_type="image/jpeg")
 
@@ -141,3 +148,8 @@ async def delete(request: Request, item_id: ItemId) -> Response:
     engine = engine_of(request)
     await ask(request, engine.edit_lanes, partial(engine.delete, item_id))
     return Response(status_code=204)
+
+
+def _is_held(tag: str, held: str) -> bool:
+    """Whether `If-None-Match` names the tag, among others or weakened by a cache between (RFC 9110, 13.1.2)."""
+    return held.strip() == "*" or tag in (one.strip().removeprefix("W/") for one in held.split(","))
