@@ -87,10 +87,18 @@ def key_remove(name: Annotated[str, typer.Argument(help="Whose.", show_default=F
 
 
 def _serve(settings: Settings, listener: socket.socket) -> None:
-    import uvicorn
+    from concurrent.futures import ThreadPoolExecutor
 
-    from service.app import create_app
     from service.engine import Engine
+
+    # uvicorn raises the signal again once it has stopped; the engine is to be closed all the same.
+    signal.signal(signal.SIGTERM, _exit)
+    with ThreadPoolExecutor(1) as pool:
+        # While a large gallery is read, the web framework is imported.
+        opening = pool.submit(Engine, settings)
+        import uvicorn
+
+        from service.app import create_app
 
     class Server(uvicorn.Server):
         """Says where it listens once it does."""
@@ -105,9 +113,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
                 flush=True,
             )
 
-    # uvicorn raises the signal again once it has stopped; the engine is to be closed all the same.
-    signal.signal(signal.SIGTERM, _exit)
-    with Engine(settings) as engine:
+    with opening.result() as engine:
         options: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "date_header": True}
         server = Server(
             uvicorn.Config(

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,8 +68,7 @@ class EncoderCard:
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits that differ whenever a field but the name does."""
-        fields = asdict(replace(self, name=""))
-        return hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return _fingerprint(replace(self, name=""))
 
     def to_json(self) -> str:
         """The card as one line of JSON."""
@@ -85,6 +84,11 @@ class EncoderCard:
         """What differs, as `precision fp32, not bf16; ...`; empty for equal fingerprints."""
         ours, theirs = asdict(replace(self, name="")), asdict(replace(other, name=""))
         return "; ".join(f"{key} {ours[key]}, not {theirs[key]}" for key in ours if ours[key] != theirs[key])
+
+
+@lru_cache
+def _fingerprint(card: EncoderCard) -> str:
+    return hashlib.blake2b(json.dumps(asdict(card), sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 class Encoder(Protocol):

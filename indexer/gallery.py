@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class Gallery:
     Args:
         folder: The gallery's folder.
         store: Its opened store; None opens it.
-        index: A FAISS index that is at hand already; None loads the newest, where there is one.
+        load_index: Gives the FAISS index, or None for exact search; by default the newest on the disk.
         is_resident: Whether all records are kept in memory, for a process that answers many questions. Items whose
             photo is no file then come with an empty one; `photo_of` reads it.
 
@@ -68,7 +68,7 @@ class Gallery:
         self,
         folder: Path,
         store: Store | None = None,
-        index: FaissIndex | None = None,
+        load_index: Callable[[], FaissIndex | None] | None = None,
         *,
         is_resident: bool = False,
     ) -> None:
@@ -79,7 +79,7 @@ class Gallery:
         if is_resident:
             self.snapshot.hold(*LIGHT_COLUMNS, "vector_key")
         self.labels = LabelIndex(self.snapshot)
-        self._index = index
+        self._load_index = load_index or partial(FaissIndex.load, folder / FAISS_FOLDER, self.card)
         self._selecting = threading.Lock()
         self._selections: dict[tuple[tuple[str, tuple[str, ...]], ...], tuple[Selection, int]] = {}
 
@@ -94,7 +94,7 @@ class Gallery:
     @cached_property
     def searcher(self) -> Searcher:
         """The searcher, opened on first use."""
-        return Searcher(self.snapshot, self._index or FaissIndex.load(self.folder / FAISS_FOLDER, self.card))
+        return Searcher(self.snapshot, self._load_index())
 
     @cached_property
     def _keys(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -108,14 +109,24 @@ class LiveGallery:
         """
         card = self._store.card
         newest = self._newest_card(card)
-        is_known = index is not None and index.card.encoder == card.fingerprint
-        if index is not None and (not is_known or (newest is not None and newest.version > index.card.version)):
-            index = FaissIndex.load(self._folder / FAISS_FOLDER, card) or (index if is_known else None)
-        gallery = Gallery(self._folder, self._store, index, is_resident=True)
-        _ = gallery.searcher
-        gallery.labels.counts()
+        # Where there are many items, reading the index and reading their records take about as long.
+        with ThreadPoolExecutor(1, "index") as pool:
+            reading = pool.submit(self._newer_index, index, card, newest)
+            gallery = Gallery(self._folder, self._store, reading.result, is_resident=True)
+            gallery.labels.counts()
+            _ = gallery.searcher
         self._card_on_disk = newest
         return gallery
+
+    def _newer_index(
+        self, index: FaissIndex | None, encoder: EncoderCard, newest: IndexCard | None
+    ) -> FaissIndex | None:
+        """The index on the disk where it is newer, else the one at hand."""
+        if index is not None and index.card.encoder != encoder.fingerprint:
+            index = None
+        if newest is None or (index is not None and newest.version <= index.card.version):
+            return index
+        return FaissIndex.load(self._folder / FAISS_FOLDER, encoder) or index
 
     def _newest_card(self, encoder: EncoderCard) -> IndexCard | None:
         return FaissIndex.newest_card(self._folder / FAISS_FOLDER, encoder)

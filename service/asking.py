@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
 from data.images import FORMATS
+from service import answers
 from service.lanes import DeadlineError, Lanes, Ticket
 from service.problems import RefusedError
 
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PHOTO_TYPES = tuple(f"image/{name.lower()}" for name in FORMATS)
-# Made once a kind of answer: making one takes longer than an answer may.
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+# Made before the first request: making one takes longer than an answer may.
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind)
+    for kind in (
+        *(answers.Neighbours, answers.Classification, answers.Explanation),
+        *(answers.Catalog, answers.Item, answers.ItemPage, answers.Edited, answers.Job, answers.Jobs),
+    )
+}
 _BINARY = {"type": "string", "format": "binary"}
 
 
@@ -123,7 +130,4 @@ async def _disconnected(request: Request) -> ClientDisconnect | RefusedError:
 
 def json_of(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """An answer as JSON."""
-    kind = type(answer)
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return Response(_ADAPTERS[kind].dump_json(answer), status, headers, "application/json")
+    return Response(_ADAPTERS[type(answer)].dump_json(answer), status, headers, "application/json")

@@ -106,10 +106,10 @@ class Engine:
         self._images: LRUCache[tuple[int, int], bytes] = LRUCache(settings.image_cache_mb * 2**20, getsizeof=len)
         self._images_lock = threading.Lock()
         count = settings.lanes or self.state.serving.encoder.workers
-        self.search_lanes = _lanes("questions", count, settings.places)
-        self.image_lanes = _lanes("images", 1, _IMAGE_PLACES)
-        self.explain_lanes = _lanes("explanations", 1, _EXPLAIN_PLACES)
-        self.edit_lanes = _lanes("edits", 1, _EDIT_PLACES)
+        self.search_lanes = Lanes("questions", count, settings.places, _on_one_core)
+        self.image_lanes = Lanes("images", 1, _IMAGE_PLACES)
+        self.explain_lanes = Lanes("explanations", 1, _EXPLAIN_PLACES)
+        self.edit_lanes = Lanes("edits", 1, _EDIT_PLACES)
         self.lanes = (self.search_lanes, self.image_lanes, self.explain_lanes, self.edit_lanes)
 
     def close(self) -> None:
@@ -427,6 +427,6 @@ class Engine:
         return answers.Edited(item_answer(item), self.state.advance().gallery.snapshot.version, is_new)
 
 
-def _lanes(name: str, count: int, places: int) -> Lanes:
+def _on_one_core() -> None:
     # FAISS's number of threads belongs to the thread that asks.
-    return Lanes(name, count, places, on_start=lambda: faiss.omp_set_num_threads(1))
+    faiss.omp_set_num_threads(1)
