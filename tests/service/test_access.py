@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from service import keys
 from service.access import Access, Caller, Doorkeeper, administers, reads
 from service.keys import add_key, remove_key
-from service.problems import Problems, handle_errors
+from service.problems import Problems, RefusedError, handle_errors
 from service.settings import Settings
 
 HERE = ("127.0.0.1", 50000)
@@ -174,6 +174,15 @@ def test_the_last_key_that_goes_does_not_open_the_service(serve, keys_file, cloc
     clock(1)
     assert client.get("/items", headers=bearer(key)).status_code == 401
     assert client.get("/items").status_code == 401
+
+
+def test_a_service_for_other_machines_is_never_open(keys_file):
+    add_key(keys_file, "shop", "read")
+    settings = Settings.read(gallery="a", keys_file=keys_file, host="0.0.0.0")
+    # Between the settings and the start.
+    remove_key(keys_file, "shop")
+    with pytest.raises(RefusedError, match="This needs an API key"):
+        Access(settings).identify({"type": "http", "headers": [], "client": HERE})
 
 
 def test_a_damaged_file_of_keys_lets_nobody_in_and_tells_nothing(serve, keys_file, clock):

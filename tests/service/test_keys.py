@@ -221,6 +221,9 @@ def test_a_removed_key_is_refused_without_a_restart(path, clock):
 def test_a_file_that_did_not_change_is_not_read_again(path, clock, monkeypatch):
     add_key(path, "a", "read")
     ring = KeyRing(path)
+    add_key(path, "b", "read")
+    clock(5)
+    assert not ring.is_empty
     monkeypatch.setattr(keys, "read_keys", None)
     clock(5)
     assert not ring.is_empty

@@ -57,10 +57,11 @@ def test_the_environment_may_name_the_file(tmp_path, monkeypatch):
 
 def test_one_file_does_not_linger(tmp_path):
     Settings.read(write(tmp_path, 'gallery = "a"\nport = 1\n'))
-    assert Settings.read(gallery="b").port == 8000
+    assert (Settings.read(gallery="b").port, Settings(gallery="b").port) == (8000, 8000)
     with pytest.raises(SettingsError):
         Settings.read(write(tmp_path, 'gallery = "a"\nport = "x"\n'))
     assert Settings.read(gallery="b").port == 8000
+    assert Settings(gallery="b").port == 8000
 
 
 def test_catalogs_come_from_a_file_and_from_the_environment(tmp_path, monkeypatch):
@@ -85,6 +86,10 @@ def test_a_list_in_the_environment_is_names_with_commas_or_json(monkeypatch):
     settings = Settings.read(gallery="a")
     assert settings.cors_origins == ["https://shop.example", "https://desk.example"]
     assert settings.encoders == ["dinov2-small"]
+
+
+def test_origins_are_as_browsers_write_them():
+    assert Settings.read(gallery="a", cors_origins=["https://Shop.example"]).cors_origins == ["https://shop.example"]
 
 
 def test_none_is_a_word(tmp_path, monkeypatch):
