@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 25_000_000
-# Both cost far more time than bytes: a photo has some ten scans, and 20 MB in pieces of 512 bytes take 160,000 reads.
+# Both cost far more time than bytes: a photo has some ten scans, and 20 MB in pieces of a kilobyte take 80,000 reads.
 MAX_SCANS = 64
-MAX_READS = 200_000
+MAX_READS = 100_000
 # Changes whenever the same file would become other pixels; embeddings of two versions are not comparable.
 PREPROCESSING_VERSION = 1
 

@@ -120,11 +120,14 @@ class Decoders:
         """
         return bytes(self._ask(JPEG, content, size, box))
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, seconds: float = 60.0) -> None:
         """Returns when every process has started.
 
+        Args:
+            seconds: How long each is waited for.
+
         Raises:
-            OverloadedError: They have not, or are all busy, for as long as a photo may take.
+            OverloadedError: One has not started, or is busy, for so long.
             DecodersError: They do not start, or they are closed.
         """
         taken: list[DecoderProcess] = []
@@ -132,7 +135,7 @@ class Decoders:
         with self._readying:
             try:
                 for _ in range(self._count):
-                    taken.append(self._take())
+                    taken.append(self._take(seconds))
             finally:
                 for decoder in taken:
                     self._put(decoder)
@@ -163,7 +166,7 @@ class Decoders:
         if size < 1:
             raise ValueError(f"A photo is decoded to one pixel or more; got {size}.")
         content = read_bytes(content)
-        decoder = self._take()
+        decoder = self._take(self._seconds)
         try:
             return decoder.ask(kind, size, box, content)
         except ImageError as error:
@@ -173,11 +176,11 @@ class Decoders:
         finally:
             self._give(decoder)
 
-    def _take(self) -> DecoderProcess:
-        """A process that has started and that nobody else has, until `_give`."""
-        deadline = time.monotonic() + self._seconds
+    def _take(self, seconds: float) -> DecoderProcess:
+        """A process that has started and that nobody else has, until `_give`; waits so long."""
+        deadline = time.monotonic() + seconds
         try:
-            decoder = self._idle.get(timeout=self._seconds)
+            decoder = self._idle.get(timeout=seconds)
         except queue.Empty:
             raise OverloadedError("decoding", 1.0) from None
         if decoder is None:

@@ -71,6 +71,7 @@ def png(head: bytes, rows: bytes, *extra: bytes) -> bytes:
     return SIGNATURE + head + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows, 1)) + chunk(b"IEND")
 
 
+@lru_cache
 def even_png(width: int, height: int, depth: int, colour: int, *extra: bytes) -> bytes:
     """Rows of zeros, compressed a hundred at a time."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
@@ -247,7 +248,7 @@ def _two_things_at_once() -> Iterator[Upload]:
         + struct.pack("<I", 8),
     }.items():
         yield f"jpeg with an EXIF block {name}", jpeg[:2] + segment(0xE1, block) + jpeg[2:], JPEG, True
-    zeros = zlib.compress(bytes(100 * 2**20))
+    zeros = zlib.compress(bytes(20 * 2**20), 1)
     yield "png with a bomb of zTXt", _with_chunk(chunk(b"zTXt", b"a\0\0" + zeros)), PNG, None
     yield (
         "png with 200 bombs of zTXt",
@@ -422,9 +423,14 @@ def _of_many_parts() -> Iterator[Upload]:
 
 def _of_scans(width: int, height: int, more: int) -> bytes:
     """A progressive JPEG with so many scans more than the ten that it needs; each goes over the whole picture."""
-    jpeg = encoded(Image.new("RGB", (width, height), "olive"), "JPEG", progressive=True)
+    jpeg = _progressive(width, height)
     last = jpeg[jpeg.rindex(b"\xff\xda\0") : -2]
     return jpeg[:-2] + last * more + jpeg[-2:]
+
+
+@lru_cache
+def _progressive(width: int, height: int) -> bytes:
+    return encoded(Image.new("RGB", (width, height), "olive"), "JPEG", progressive=True)
 
 
 def _exif(orientation: int) -> Image.Exif:
@@ -444,14 +450,15 @@ def _unusual() -> Iterator[Upload]:
     yield "jpeg, grey", encoded(image.convert("L"), "JPEG"), JPEG, True
     yield "jpeg, CMYK", encoded(image.convert("CMYK"), "JPEG"), JPEG, True
     yield "jpeg, a restart mark every block", encoded(image, "JPEG", restart_marker_blocks=1), JPEG, True
-    for mode in ("1", "L", "LA", "P", "RGBA", "I;16"):
+    yield "png, palette", encoded(image.resize((40, 53)).quantize(), "PNG"), PNG, True
+    for mode in ("1", "L", "LA", "RGBA", "I;16"):
         yield (
             f"png, {mode}",
             encoded(image.convert("L").convert(mode) if mode != "P" else image.quantize(), "PNG"),
             PNG,
             True,
         )
-    yield "png, two-bit palette", encoded(image.quantize(4), "PNG", bits=2, transparency=0), PNG, True
+    yield "png, two-bit palette", encoded(image.resize((40, 53)).quantize(4), "PNG", bits=2, transparency=0), PNG, True
     yield "png, 16-bit colour", png(header(9, 9, depth=16), bytes(9 * (1 + 9 * 6))), PNG, True
     yield "png, interlaced", interlaced(image.resize((50, 37))), PNG, True
     frames = [Image.new("RGB", (64, 64), (value, 0, 0)) for value in range(200)]
