@@ -15,6 +15,7 @@ from service.engine import Engine, ItemNotFoundError, QuestionError
 from service.explanation import ExplanationError
 from service.job_options import JobOptionError
 from service.jobs import JobNotFoundError
+from service.openapi import DescribedAPI
 from service.settings import Settings
 from service.shields import shield
 
@@ -51,7 +52,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
             opened, app.state.engine = app.state.engine, None
             await asyncio.to_thread(opened.close)
 
-    app = FastAPI(
+    app = DescribedAPI(
         title="Modiste",
         summary="Visual search and labelling for fashion catalogs.",
         version=version("modiste"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from service import answers
@@ -89,14 +89,20 @@ JOB = answers.Job(
     started_at="2026-11-01T09:30:00+00:00",
 )
 JOBS = answers.Jobs([JOB])
+PROBLEM = answers.Problem(
+    title="Unprocessable Content",
+    status=422,
+    detail="The gallery has no target 'color'; did you mean 'colour'?",
+    request_id="5f0c2b9e8d1a4c7f93b6e0d2a1c4f785",
+)
 JOB_REQUESTS: Any = {
     "refresh": {"value": {"kind": "refresh", "catalog": "default", "prune": False}},
     "fit": {"value": {"kind": "fit", "targets": ["category"], "heads": ["knn", "linear", "ensemble"]}},
     "compact": {"value": {"kind": "compact", "keep_hours": 1}},
     "migrate": {"value": {"kind": "migrate", "encoder": "dinov2-small"}},
 }
-
-
-def example(answer: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    """What a route's `responses` say of an answer with that status."""
-    return {status: {"content": {"application/json": {"example": asdict(answer)}}}}
+# By name of what is answered.
+EXAMPLES = {
+    type(one).__name__: one
+    for one in (NEIGHBOURS, CLASSIFICATION, EXPLANATION, CATALOG, ITEM, PAGE, EDITED, JOB, JOBS, PROBLEM)
+}

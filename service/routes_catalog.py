@@ -15,7 +15,6 @@ from indexer.filters import parse_where
 from service import answers
 from service.access import administers, reads
 from service.asking import ask, engine_of, json_of, photo_body, photo_of
-from service.examples import CATALOG, EDITED, ITEM, PAGE, example
 from service.questions import NewItem
 from service.routes_questions import BoxText, WhereText, box_of
 
@@ -47,14 +46,14 @@ class Relabelling:
     new_targets: bool = False
 
 
-@router.get("/catalog", response_model=answers.Catalog, responses=example(CATALOG))
+@router.get("/catalog", response_model=answers.Catalog)
 async def catalog(request: Request) -> Response:
     """What is in the gallery, which heads can be asked, and how fresh the answers are."""
     engine = engine_of(request)
     return json_of(await ask(request, engine.search_lanes, lambda _: engine.catalog()))
 
 
-@router.get("/items", response_model=answers.ItemPage, responses=example(PAGE))
+@router.get("/items", response_model=answers.ItemPage)
 async def items(
     request: Request,
     where: WhereText = None,
@@ -93,7 +92,7 @@ async def image(
     return Response(photo, headers=headers, media_type="image/jpeg")
 
 
-@router.get("/items/{item_id:path}", response_model=answers.Item, responses=example(ITEM))
+@router.get("/items/{item_id:path}", response_model=answers.Item)
 async def item(request: Request, item_id: ItemId) -> Response:
     """One item and its labels."""
     engine = engine_of(request)
@@ -103,7 +102,7 @@ async def item(request: Request, item_id: ItemId) -> Response:
 @edits.put(
     "/items/{item_id:path}",
     response_model=answers.Edited,
-    responses={**example(EDITED), 201: {"description": "The item is new.", "model": answers.Edited}},
+    responses={201: {"description": "The item is new.", "model": answers.Edited}},
     openapi_extra=photo_body(),
 )
 async def put(
@@ -133,7 +132,7 @@ async def put(
     return json_of(edited, 201 if edited.created else 200)
 
 
-@edits.patch("/items/{item_id:path}", response_model=answers.Edited, responses=example(EDITED))
+@edits.patch("/items/{item_id:path}", response_model=answers.Edited)
 async def relabel(request: Request, item_id: ItemId, relabelling: Annotated[Relabelling, Body()]) -> Response:
     """Sets labels of an item by hand; they outlast the catalog's when it is read again."""
     engine = engine_of(request)

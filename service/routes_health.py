@@ -6,6 +6,7 @@ import asyncio
 from typing import Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from service.access import reads
 from service.telemetry import Telemetry
@@ -27,7 +28,7 @@ async def readyz(request: Request) -> dict[Literal["status"], Literal["ready"]]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", response_class=Response, dependencies=[Depends(reads)])
+@router.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(reads)])
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus's text format."""
     telemetry: Telemetry = request.app.state.telemetry

@@ -12,7 +12,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from service import answers
 from service.access import administers, reads
 from service.asking import engine_of, json_of
-from service.examples import JOB, JOB_REQUESTS, JOBS, example
+from service.examples import JOB_REQUESTS
 from service.job_options import CompactJob, FitJob, MigrateJob, RefreshJob
 from service.jobs import JobQueue
 
@@ -25,7 +25,7 @@ _NEWS_S = 0.25
 JobId = Annotated[str, Path(description="A job's id.", max_length=100)]
 
 
-@orders.post("/jobs", status_code=202, response_model=answers.Job, responses=example(JOB, 202))
+@orders.post("/jobs", status_code=202, response_model=answers.Job)
 async def submit(
     request: Request,
     options: Annotated[
@@ -37,19 +37,19 @@ async def submit(
     return json_of(job, 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
-@router.get("/jobs", response_model=answers.Jobs, responses=example(JOBS))
+@router.get("/jobs", response_model=answers.Jobs)
 async def jobs(request: Request) -> Response:
     """The jobs that are remembered, newest first."""
     return json_of(answers.Jobs(_jobs(request).all()))
 
 
-@router.get("/jobs/{job_id}", response_model=answers.Job, responses=example(JOB))
+@router.get("/jobs/{job_id}", response_model=answers.Job)
 async def job(request: Request, job_id: JobId) -> Response:
     """One job, and how far it is."""
     return json_of(_jobs(request).get(job_id))
 
 
-@orders.post("/jobs/{job_id}/cancel", response_model=answers.Job, responses=example(JOB))
+@orders.post("/jobs/{job_id}/cancel", response_model=answers.Job)
 async def cancel(request: Request, job_id: JobId) -> Response:
     """Asks a job to stop; what it has committed stays. One that is over is left as it is."""
     return json_of(await asyncio.to_thread(_jobs(request).cancel, job_id))

@@ -13,7 +13,6 @@ from indexer.filters import parse_where
 from service import answers
 from service.asking import ask, engine_of, json_of, photo_body, photo_of, photos_of
 from service.classification import ClassifyOptions
-from service.examples import CLASSIFICATION, EXPLANATION, NEIGHBOURS, example
 from service.questions import ClassifyQuestion, ExplainQuestion, NeighboursQuestion
 
 router = APIRouter(prefix="/v1", tags=["questions"])
@@ -58,7 +57,6 @@ def names_of(text: str | None) -> tuple[str, ...] | None:
 @router.post(
     "/neighbours",
     response_model=answers.Neighbours,
-    responses=example(NEIGHBOURS),
     openapi_extra=photo_body(required=False),
 )
 async def neighbours(
@@ -91,7 +89,6 @@ async def neighbours(
 @router.post(
     "/classify",
     response_model=answers.Classification,
-    responses=example(CLASSIFICATION),
     openapi_extra=photo_body(several=True, required=False),
 )
 async def classify(  # noqa: PLR0913, PLR0917 - as many as there are options
@@ -143,7 +140,6 @@ async def classify(  # noqa: PLR0913, PLR0917 - as many as there are options
 @router.post(
     "/explain",
     response_model=answers.Explanation,
-    responses=example(EXPLANATION),
     openapi_extra=photo_body(required=False),
 )
 async def explain(
@@ -175,5 +171,3 @@ async def explain(
         with_map=raw,
     )
     return json_of(await ask(request, engine.explain_lanes, partial(engine.explain, question)))
-
-
