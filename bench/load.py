@@ -1,4 +1,4 @@
-"""A lean client for bench.service, in a process of its own: requests made beforehand, plain sockets, counted answers."""
+"""A lean client for bench.service, in a process of its own: requests made beforehand, sockets, counted answers."""
 
 from __future__ import annotations
 
