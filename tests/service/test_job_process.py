@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from indexer.snapshot import StoreError
 from indexer.store import Store, writing
 from service import head_fitting, job_process
 from service.answers import Progress
+from service.head_fitting import Refit
+from service.head_store import stored_cards
 from service.job_options import CompactJob, FitJob, JobOptions, MigrateJob, RefreshJob, Source
 from service.job_process import Work, do, sentence_of
 from service.lanes import OverloadedError
@@ -160,6 +162,9 @@ def test_a_fit_counts_its_targets(tmp_path):
     assert [one.done for one in told] == sorted(one.done for one in told)
     assert told[-1] == Progress(2, 2, message="over")
     assert len(result["heads"]) == 2
+    # An encoder in a folder goes by the folder's name.
+    card = replace(stored_cards(gallery)[0], encoder="/srv/run-7")
+    assert job_process._fitted(Refit(card, None))["encoder"] == "run-7"
 
 
 def test_the_options_of_a_compaction(gallery, monkeypatch):
