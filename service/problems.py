@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data.catalog import CatalogError
@@ -58,6 +59,7 @@ T = TypeVar("T")
 
 _MOST_ECHOED = 100
 _LONGEST = 1000
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _PLACES = {"query": "query parameter", "path": "path parameter", "header": "header", "cookie": "cookie"}
 
 log = logging.getLogger(__name__)
@@ -128,6 +130,9 @@ def handle_errors(app: FastAPI) -> None:
     """Has the errors that FastAPI answers itself answered as problems."""
 
     async def handle(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # Of several routes with one address, Starlette tells of the first alone.
+            error.headers = {"Allow": ", ".join(_allowed(app, request.scope))}
         return respond(request.scope, error, STATUSES)
 
     app.add_exception_handler(HTTPException, handle)
@@ -162,6 +167,15 @@ def respond(scope: Scope, error: BaseException, statuses: Mapping[type[BaseExcep
         state["rejection"] = reason
     problem = Problem(_title(status), status, detail, request_id)
     return Response(json.dumps(asdict(problem)), status, headers, media_type="application/problem+json")
+
+
+def _allowed(app: FastAPI, scope: Scope) -> list[str]:
+    """The methods that an address has."""
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] == Match.FULL for route in app.router.routes)
+    ]
 
 
 def _is_end(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
-from pydantic import ConfigDict
+from pydantic import ConfigDict, StrictBool
 
 from indexer.edits import parse_labels
 from indexer.filters import parse_where
@@ -43,7 +43,7 @@ class Relabelling:
     __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
 
     labels: dict[str, list[str]]
-    new_targets: bool = False
+    new_targets: StrictBool = False
 
 
 @router.get("/catalog", response_model=answers.Catalog)

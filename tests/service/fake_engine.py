@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
+from data.images import ImageError
 from service import answers
 from service.engine import ItemNotFoundError
 from service.examples import CATALOG, CLASSIFICATION, EXPLANATION, ITEM, JOB, NEIGHBOURS
@@ -151,6 +152,8 @@ class FakeEngine:
     def put(self, new: NewItem, ticket: Ticket) -> answers.Edited:
         """The item as it was put."""
         self._note("put", new, ticket)
+        if not new.photo:
+            raise ImageError("The photo is empty.")
         box = None if new.box is None else (new.box.x, new.box.y, new.box.width, new.box.height)
         labels = {target: list(names) for target, names in new.labels.items()}
         item = answers.Item(new.item_id, new.product_id, labels, box, new.split)

@@ -559,6 +559,10 @@ def test_addresses_and_methods_that_are_not_there(shop):
     response = shop.client.put("/v1/catalog")
     assert "PUT is not possible at this address; GET is." in problem_of(response, 405)
     assert response.headers["allow"] == "GET"
+    response = shop.client.post(f"/v1/items/{ID}")
+    assert "GET, PUT, PATCH, DELETE is." in problem_of(response, 405)
+    assert response.headers["allow"] == "GET, PUT, PATCH, DELETE"
+    assert shop.client.put("/v1/jobs").headers["allow"] == "GET, POST"
     for method in ("OPTIONS", "TRACE", "CONNECT", "HEAD", "PROPFIND"):
         assert shop.client.request(method, "/v1/catalog").status_code == 405
 
