@@ -151,7 +151,7 @@ def test_a_client_that_is_gone_is_no_failure():
         (OverloadedError("encoding", 2.2), 503, "3"),
         (DeadlineError(10), 503, "1"),
         (GalleryLockedError("Another process writes."), 409, "5"),
-        (RefusedError(429, "A.", reason="rate", retry_after_s=0.01), 429, "1"),
+        (RefusedError(429, "A.", reason="rate", retry_after_s=0), 429, "1"),
         (FilterError("A."), 422, None),
     ],
 )
