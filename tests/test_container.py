@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,8 @@ def test_the_image_starts_the_service_itself(final):
     assert not [rest for word, rest in final if word == "CMD"]
 
 
-def test_nothing_secret_is_in_the_image(dockerfile):
+def test_nothing_secret_is_in_the_image(dockerfile, environment):
+    assert not [name for name in environment if re.search("KEY|TOKEN|SECRET|PASSWORD", name)]
     assert [rest for word, rest in dockerfile if word == "ARG"] == ['EXTRA_INDEX_URL=""']
     assert all("http" not in rest for word, rest in dockerfile if word != "HEALTHCHECK")
     assert not [rest for word, rest in dockerfile if word == "ADD"]

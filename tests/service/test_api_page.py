@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.client import Client
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "api.md").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:8000"
@@ -113,6 +115,10 @@ def test_every_python_example_runs(service, number):
         ADDRESS, service.address
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Edits are refused while a job of the lines above is writing.
+    with Client(service.address) as client:
+        for job in client.jobs():
+            client.wait(job.id, timeout=60)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=service.folder,
