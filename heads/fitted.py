@@ -10,8 +10,10 @@ import numpy as np
 
 from heads.calibration import apply_temperature
 from heads.conformal import COVERAGE, prediction_sets
+from heads.ensemble import EnsembleHead
 from heads.groups import reweigh
 from heads.head import Head
+from heads.knn import KnnHead, Votes
 from heads.novelty import REJECTED, Novelty
 
 if TYPE_CHECKING:
@@ -108,10 +110,17 @@ class FittedHead:
     keys: NDArray[np.int64]
     codes: NDArray[np.int64]
 
+    def votes(self, embeddings: NDArray[np.float32]) -> Votes | None:
+        """The training rows that vote on (B, D) embeddings; None where kNN has no say."""
+        members = self.head.members_ if isinstance(self.head, EnsembleHead) else (self.head,)
+        knn = next((member for member in members if isinstance(member, KnnHead)), None)
+        return None if knn is None else knn.neighbours(embeddings)
+
     def answer(
         self,
         embeddings: NDArray[np.float32],
         *,
+        votes: Votes | None = None,
         distances: NDArray[np.float32] | None = None,
         factors: NDArray[np.float32] | None = None,
         coverage: float = COVERAGE,
@@ -120,6 +129,7 @@ class FittedHead:
 
         Args:
             embeddings: (B, D) float32, of the head's encoder.
+            votes: Of `votes`, where they are at hand: finding them is most of a kNN head's work.
             distances: (B,) mean distance, 0..2, to the nearest heads.novelty.NEAREST gallery items; None where
                 familiarity is not asked.
             factors: (C,) of heads.groups.label_factors. Prediction sets and novelty are of the probabilities before
@@ -130,7 +140,7 @@ class FittedHead:
             HeadError: Another dimension, or a coverage that is none.
         """
         multi_label = self.head.multi_label_
-        uncalibrated = self.head.predict_proba(embeddings)
+        uncalibrated = self._uncalibrated(embeddings, votes)
         calibrated = apply_temperature(uncalibrated, self.temperature, multi_label=multi_label)
         allowed = calibrated if factors is None else reweigh(calibrated, factors, multi_label=multi_label)
         if self.thresholds is not None:
@@ -144,3 +154,16 @@ class FittedHead:
         if self.novelty is not None and distances is not None:
             familiarity = self.novelty.familiarity(distances, calibrated.max(axis=1))
         return Answers(allowed, uncalibrated, allowed.argmax(axis=1), sets, familiarity)
+
+    def _uncalibrated(self, embeddings: NDArray[np.float32], votes: Votes | None) -> NDArray[np.float32]:
+        if votes is None:
+            return self.head.predict_proba(embeddings)
+        if isinstance(self.head, KnnHead):
+            return self.head.share(votes)
+        assert isinstance(self.head, EnsembleHead)
+        return self.head.mix(
+            [
+                member.share(votes) if isinstance(member, KnnHead) else member.predict_proba(embeddings)
+                for member in self.head.members_
+            ]
+        )

@@ -112,7 +112,7 @@ class KnnHead(BaseHead):
                 known, asked = sample.features[:, :dimension], features[:, :dimension]
                 found[dimension] = nearest(known, asked, min(max(ks), rows))
             voters, similarities = found[dimension][0][:, :k], found[dimension][1][:, :k]
-            shares = trial._share(Votes(voters, similarities, _weigh(similarities, temperature)))
+            shares = trial.share(Votes(voters, similarities, _weigh(similarities, temperature)))
             return calibrated_log_loss(truth, shares, multi_label=sample.multi_label)
 
         middle = ks[len(ks) // 2], temperatures[len(temperatures) // 2]
@@ -134,7 +134,7 @@ class KnnHead(BaseHead):
 
     def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `Head.predict_proba`."""
-        return self._share(self.neighbours(embeddings))
+        return self.share(self.neighbours(embeddings))
 
     def neighbours(self, embeddings: NDArray[np.float32]) -> Votes:
         """The training rows that vote on (B, D) embeddings, and how much each says.
@@ -172,8 +172,8 @@ class KnnHead(BaseHead):
         head.scaling_ = Scaling(arrays["mean"], arrays["projection"])
         return head
 
-    def _share(self, votes: Votes) -> NDArray[np.float32]:
-        """The probabilities, (B, C): the labels' shares of the votes and of one further vote by frequency."""
+    def share(self, votes: Votes) -> NDArray[np.float32]:
+        """The probabilities, (B, C), of `predict_proba`: the labels' shares of the votes and of one by frequency."""
         weights = votes.weights * self.weights_[votes.rows]
         weights *= votes.rows.shape[1] / weights.sum(axis=1, keepdims=True)
         if self.multi_label_:

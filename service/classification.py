@@ -11,9 +11,7 @@ import numpy as np
 from data.catalog import BadRow, CatalogItem
 from heads.checks import HeadError
 from heads.conformal import COVERAGE
-from heads.ensemble import EnsembleHead
 from heads.groups import DEFAULT_GROUPS, is_known, label_factors
-from heads.knn import KnnHead
 from heads.novelty import NEAREST, REJECTED
 from indexer.encoding import Task, batched, encode_tasks
 from indexer.gallery import Neighbour
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heads.fitted import FittedHead
+    from heads.knn import Votes
     from indexer.encoders import Encoder
     from indexer.gallery import Gallery
 
@@ -178,8 +177,10 @@ class Classifier:
         embeddings: NDArray[np.float32],
         near: NDArray[np.float32],
     ) -> list[Prediction]:
-        answers = fitted.answer(embeddings, distances=near, factors=factors, coverage=self._options.coverage)
-        names, votes = fitted.card.labels, self._votes(fitted, embeddings)
+        found = fitted.votes(embeddings)
+        coverage = self._options.coverage
+        answers = fitted.answer(embeddings, votes=found, distances=near, factors=factors, coverage=coverage)
+        names, votes = fitted.card.labels, self._votes(fitted, found, len(embeddings))
         predictions = []
         for number, probabilities in enumerate(answers.probabilities):
             order = np.argsort(-probabilities, kind="stable")
@@ -202,13 +203,10 @@ class Classifier:
             )
         return predictions
 
-    def _votes(self, fitted: FittedHead, embeddings: NDArray[np.float32]) -> list[tuple[Vote, ...]]:
-        """The training photos that weighed most on each embedding, those that the gallery still has."""
-        members = fitted.head.members_ if isinstance(fitted.head, EnsembleHead) else (fitted.head,)
-        knn = next((member for member in members if isinstance(member, KnnHead)), None)
-        if knn is None or not self._options.evidence:
-            return [()] * len(embeddings)
-        votes = knn.neighbours(embeddings)
+    def _votes(self, fitted: FittedHead, votes: Votes | None, count: int) -> list[tuple[Vote, ...]]:
+        """The training photos that weighed most on each of so many, those that the gallery still has."""
+        if votes is None or not self._options.evidence:
+            return [()] * count
         shown = slice(self._options.evidence)
         rows = self._gallery.rows_of_keys(fitted.keys[votes.rows[:, shown]])
         items = self._gallery.items(rows[rows >= 0])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from heads.checks import HeadError
+from heads.ensemble import EnsembleHead
 from heads.fitted import FittedHead, HeadCard
+from heads.knn import KnnHead
 from heads.linear import LinearHead
 from heads.novelty import Novelty
+from tests.heads.worlds import clusters
 
 CARD = HeadCard(
     kind="linear",
@@ -145,3 +150,18 @@ def test_no_photos_have_no_answers():
 def test_refuses_embeddings_of_another_encoder():
     with pytest.raises(HeadError, match="fitted on 3-number embeddings; the query has shape"):
         fitted().answer(np.zeros((1, 4), np.float32))
+
+
+@pytest.mark.parametrize("make", [KnnHead, lambda: EnsembleHead([KnnHead(), LinearHead()])])
+def test_votes_at_hand_give_the_same_answer_without_another_search(make, monkeypatch):
+    embeddings, y = clusters(60, labels=3, spread=0.6)
+    one = replace(fitted(), head=make().fit(embeddings[:40], y[:40]))
+    expected, votes = one.answer(embeddings[40:]), one.votes(embeddings[40:])
+    monkeypatch.setattr(KnnHead, "neighbours", lambda *_: pytest.fail("It searched again."))
+    answer = one.answer(embeddings[40:], votes=votes)
+    np.testing.assert_array_equal(answer.uncalibrated, expected.uncalibrated)
+    np.testing.assert_array_equal(answer.sets, expected.sets)
+
+
+def test_a_head_without_knn_has_no_votes():
+    assert fitted().votes(np.eye(3, dtype=np.float32)) is None
