@@ -15,11 +15,12 @@ from fastapi.testclient import TestClient
 from indexer.filters import FilterError
 from indexer.snapshot import GalleryLockedError
 from service.access import reads
+from service.bodies import Bodies
 from service.keys import add_key
 from service.lanes import OverloadedError
 from service.logs import request_id
 from service.settings import Settings
-from service.shields import BODIES, SECURITY_HEADERS, shield
+from service.shields import SECURITY_HEADERS, shield
 from tests.service.test_telemetry import engine_like, samples
 
 BASE = "http://localhost:8000"
@@ -172,6 +173,8 @@ def test_folders_are_called_by_their_names(client):
         ("api.desk.example", 200),
         ("desk.example", 400),
         ("evil.example", 400),
+        # And no redirection to the name that it might have meant.
+        ("till.example", 400),
         ("shop.example.evil.example", 400),
         ("shop.example@evil.example", 400),
         ("localhost/", 400),
@@ -179,7 +182,7 @@ def test_folders_are_called_by_their_names(client):
     ],
 )
 def test_only_the_services_own_names_are_answered(host, status):
-    client = serve(trusted_hosts=["shop.example", "*.desk.example"])
+    client = serve(trusted_hosts=["shop.example", "*.desk.example", "www.till.example"])
     answer = client.get("/healthz", headers={"Host": host})
     assert answer.status_code == status
     if status == 400:
@@ -204,7 +207,9 @@ def test_a_listed_page_may_look_in(tmp_path):
     add_key(tmp_path / "keys.json", "shop", "read")
     client = serve(cors_origins=["https://shop.example"], keys_file=tmp_path / "keys.json")
     # A browser asks first, and sends no key with that.
-    asked = client.options("/v1/neighbours", headers={**PREFLIGHT, "Access-Control-Request-Headers": "authorization"})
+    asked = client.options(
+        "/v1/neighbours", headers={**PREFLIGHT, "Access-Control-Request-Headers": "authorization, x-api-key"}
+    )
     assert (asked.status_code, asked.headers["Access-Control-Allow-Origin"]) == (200, "https://shop.example")
     assert "PATCH" in asked.headers["Access-Control-Allow-Methods"]
     # Refusals can be read by the page too.
@@ -227,7 +232,8 @@ def test_the_limits_are_those_of_the_settings():
     )
     assert figures(client)["modiste_rejections_total", "too_large"] == 1
     assert figures(client)[("modiste_buffered_bytes",)] == 0
-    assert BODIES == 8
+    (held,) = [each.kwargs["held"] for each in client.app.user_middleware if each.cls is Bodies]
+    assert (held.most, held.most_together, held.seconds) == (1_000_000, 8_000_000, 10)
 
 
 @pytest.mark.parametrize(
