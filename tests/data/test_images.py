@@ -723,12 +723,14 @@ def test_a_small_jpeg_of_a_box_is_of_the_turned_photo(orientation):
     assert is_near(np.asarray(jpeg).mean(axis=(0, 1)), GREEN, 12)
 
 
+@pytest.mark.parametrize("has_profile", [True, False])
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-def test_a_small_jpeg_says_nothing_of_its_maker(format):  # noqa: A002
+def test_a_small_jpeg_says_nothing_of_its_maker(format, has_profile):  # noqa: A002
     exif = Image.Exif()
-    exif[0x0112], exif[0x010F] = 3, "SECRET"
+    exif[0x0112], exif[0x010F] = 1, "SECRET"
     comment = {"comment": "SECRET"} if format == "JPEG" else {}
-    content = encoded(flat(RED), format, exif=exif, icc_profile=profile(swapped=True), xmp=b"SECRET", **comment)
+    colours = {"icc_profile": profile(swapped=True)} if has_profile else {}
+    content = encoded(flat(RED), format, exif=exif, xmp=b"SECRET", **comment, **colours)
     assert b"SECRET" in content
     jpeg = encode_jpeg(content, 160)
     assert b"SECRET" not in jpeg
