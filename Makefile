@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 DEMO := artifacts/demo
 
-.PHONY: help setup demo test model crash check fix bench
+.PHONY: help setup demo test model crash soak check fix bench
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -22,11 +22,12 @@ $(DEMO)/catalog/items.csv: | .venv/ready
 	rm -rf $(DEMO)/catalog
 	$(BIN)/modiste sample --out $(DEMO)/catalog --count 600 --seed 0
 
-demo: .venv/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it, search it and label a photo
+demo: .venv/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it, label a photo, and serve it until Ctrl-C
 	$(BIN)/modiste index $(DEMO)/catalog --gallery $(DEMO)/gallery --encoder efficientnet-lite0
 	$(BIN)/modiste search $(DEMO)/catalog/images/p00000-1.jpg --gallery $(DEMO)/gallery --sheet $(DEMO)/neighbours.png
 	$(BIN)/modiste fit --gallery $(DEMO)/gallery --targets category,colour
 	$(BIN)/modiste classify $(DEMO)/catalog/images/p00000-1.jpg --gallery $(DEMO)/gallery
+	$(BIN)/modiste serve --gallery $(DEMO)/gallery --catalog $(DEMO)/catalog
 
 test: .venv/ready ## Run the tests
 	$(BIN)/python -m pytest
@@ -37,17 +38,22 @@ model: .venv/ready ## Compare a gallery with a plain dict over 800 long random s
 crash: .venv/ready ## Kill writers at 1,000 random moments, at each step and with strace (40 minutes)
 	$(BIN)/python -m tests.indexer.crash --trials 1000
 
+soak: .venv/ready ## Run the service for 30 minutes under mixed load, edits, refreshes and fits
+	$(BIN)/python -m tests.service.soak
+
 check: .venv/ready ## Format, lint, types, imports, the CLI's documentation, the container and known holes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_imports.py tests/test_docs.py tests/test_container.py tests/test_floors.py
+	$(BIN)/python -m pytest tests/test_imports.py tests/test_docs.py tests/test_container.py tests/test_floors.py \
+		tests/service/test_service_page.py
 	$(BIN)/python -m tests.audit
 
-fix: .venv/ready ## Format, mend what the linter can, and write the CLI's help into docs/cli.md
+fix: .venv/ready ## Format, mend what the linter can, and write what is generated into docs/
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m tests.write_cli_help
+	$(BIN)/python -m tests.write_service_page
 
 bench: .venv/ready ## Print every table of docs/benchmarks.md (90 minutes; wants ../shared/datasets)
 	$(BIN)/python -m bench.startup
@@ -56,3 +62,4 @@ bench: .venv/ready ## Print every table of docs/benchmarks.md (90 minutes; wants
 	$(BIN)/python -m bench.search
 	$(BIN)/python -m bench.refresh
 	$(BIN)/python -m bench.heads
+	$(BIN)/python -m bench.service

@@ -99,6 +99,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         import uvicorn
 
         from service.app import create_app
+        from service.keys import read_keys
 
     class Server(uvicorn.Server):
         """Says where it listens once it does."""
@@ -106,7 +107,8 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             gallery = engine.state.serving.gallery
-            only = "" if settings.keys_file else " There are no keys, so only this machine is answered."
+            has_keys = settings.keys_file is not None and read_keys(settings.keys_file)
+            only = "" if has_keys else " There are no keys, so only this machine is answered."
             print(
                 f"Modiste answers at {_address(settings, listener)}: {len(gallery)} items, {gallery.card.name}, "
                 f"{gallery.searcher.variant} search.{only} Ctrl-C stops it.",

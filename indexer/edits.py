@@ -43,7 +43,7 @@ def parse_labels(assignments: Sequence[str]) -> dict[str, tuple[str, ...]]:
     for text in assignments:
         target, equals, names = text.partition("=")
         is_none = equals and target.strip() and not names.strip()
-        for name, given in ({target.strip(): ()} if is_none else parse_where(text)).items():
+        for name, given in (dict.fromkeys(parse_where(f"{target}=none"), ()) if is_none else parse_where(text)).items():
             # A label given twice is one label.
             labels[name] = tuple(dict.fromkeys((*labels.get(name, ()), *given)))
     return labels

@@ -60,6 +60,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         # Those pages load scripts from elsewhere; the schema itself is at /openapi.json.
         docs_url=None,
         redoc_url=None,
+        # It would send traces where the environment says so.
+        telemetry={"auto_configure": False},
     )
     app.state.engine = engine
     app.include_router(routes_health.router)

@@ -132,7 +132,7 @@ finally:
     assert done.stderr == "[]\n"
     commands = (
         *("sample", "encoders", "index", "watch", "add", "delete", "relabel"),
-        *("search", "fit", "classify", "suspects", "duplicates", "stats", "evaluate"),
+        *("search", "fit", "classify", "suspects", "serve", "duplicates", "stats", "evaluate", "key"),
     )
     for command in commands:
         assert f"\n  {command} " in done.stdout

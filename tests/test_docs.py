@@ -56,8 +56,8 @@ def test_a_stale_page_is_noticed_and_mended(page):
     stale = page.replace("Folder of the gallery.", "Folder of the bank.")
     assert stale != page
     assert updated(stale) == page
-    with pytest.raises(KeyError, match="modiste serve"):
-        updated(page + "<!-- begin modiste serve -->\n<!-- end -->\n")
+    with pytest.raises(KeyError, match="modiste fly"):
+        updated(page + "<!-- begin modiste fly -->\n<!-- end -->\n")
 
 
 # Keys whose own keys are names from the catalog, or are said to be a card of their own.
