@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI
 
 from service import routes_catalog, routes_health, routes_jobs, routes_questions
 from service.access import reads
+from service.asking import known_parameters
 from service.engine import Engine, ItemNotFoundError, QuestionError
 from service.explanation import ExplanationError
 from service.job_options import JobOptionError
@@ -65,8 +66,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     )
     app.state.engine = engine
     app.include_router(routes_health.router)
-    app.include_router(routes_questions.router, dependencies=[Depends(reads)])
+    app.include_router(routes_questions.router, dependencies=[Depends(reads), Depends(known_parameters)])
     for router in (routes_catalog.router, routes_catalog.edits, routes_jobs.router, routes_jobs.orders):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(known_parameters)])
     shield(app, settings, statuses=_STATUSES)
     return app

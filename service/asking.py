@@ -82,6 +82,19 @@ async def photo_of(request: Request) -> bytes | None:
     return photos[0][1] if photos else None
 
 
+async def known_parameters(request: Request) -> None:
+    """Dependency of routes with options: a misspelt one would be an answer to another question.
+
+    Raises:
+        HTTPException: 422.
+    """
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    unknown = next((name for name in request.query_params if name not in known), None)
+    if unknown is not None:
+        there_are = f"there are {', '.join(known)}" if known else "there is none"
+        raise HTTPException(422, f"There is no query parameter '{unknown[:100]}' here; {there_are}.")
+
+
 def engine_of(request: Request) -> Engine:
     """The engine that answers."""
     engine: Engine = request.app.state.engine

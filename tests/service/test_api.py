@@ -819,3 +819,10 @@ def test_many_at_once_get_their_own_answers(open_shop):
         found = list(pool.map(lambda name: shop.client.get(f"/v1/items/{quote(name)}").json()["item_id"], names))
     assert tuple(found) == names
     assert threading.active_count() < 100
+
+
+@pytest.mark.parametrize("path", ["/v1/neighbours?item_id=a&wher=x", "/v1/jobs/1/cancel?force=1"])
+def test_a_misspelt_parameter_is_refused_instead_of_passed_over(shop, path):
+    detail = problem_of(shop.client.post(path), 422)
+    assert "There is no query parameter" in detail
+    assert ("wher" in path) == ("group_by, max_distance" in detail)
