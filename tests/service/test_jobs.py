@@ -35,6 +35,8 @@ from tests.service.galleries import make_typed
 
 # Far above what a job here takes; a wait that never ends is a defect.
 LONG_S = 120.0
+# Longer than any test waits: what does not come about otherwise fails.
+FOREVER_S = 3600.0
 
 
 class ConfiguredSource(Source):
@@ -296,7 +298,7 @@ def test_two_jobs_run_one_after_the_other(shop):
 
 @pytest.mark.parametrize("options", [CompactJob(), FitJob(("type",), ("mlp",), trials=1000, timeout=600.0)])
 def test_a_compaction_and_a_fit_are_ended_where_they_are(shop, options):
-    queue = shop.queue()
+    queue = shop.queue(patience=Patience(FOREVER_S, cancel_s=FOREVER_S))
     with writing(shop.gallery):
         job = queue.submit(options)
         running(queue, job)
@@ -318,9 +320,9 @@ def test_a_process_that_dies_fails_its_job_and_no_other(shop, number):
 
 
 def test_a_job_that_does_not_stop_is_killed(photos):
-    queue = photos.queue(patience=Patience(cancel_s=0.5))
+    queue = photos.queue(patience=Patience(FOREVER_S, cancel_s=0.5))
     with writing(photos.gallery):
-        # It has a minute for its writing place, and looks at nothing else meanwhile.
+        # It waits for its writing place, and looks at nothing else meanwhile.
         job = queue.submit(RefreshJob())
         process = running(queue, job)
         until(lambda: handles_sigterm(process.pid))
@@ -329,7 +331,7 @@ def test_a_job_that_does_not_stop_is_killed(photos):
 
 
 def test_closing_stops_what_runs_and_what_waits(photos):
-    queue = photos.queue(patience=Patience(close_s=0.2))
+    queue = photos.queue(patience=Patience(FOREVER_S, close_s=0.2))
     with writing(photos.gallery):
         first, second = queue.submit(RefreshJob()), queue.submit(CompactJob())
         process = running(queue, first)
