@@ -16,6 +16,7 @@ from service.engine import Engine, ItemNotFoundError, QuestionError
 from service.explanation import ExplanationError
 from service.job_options import JobOptionError
 from service.jobs import JobNotFoundError
+from service.memory import give_large_blocks_back
 from service.openapi import DescribedAPI
 from service.settings import Settings
 from service.shields import shield
@@ -53,6 +54,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
             opened, app.state.engine = app.state.engine, None
             await asyncio.to_thread(opened.close)
 
+    give_large_blocks_back()
     app = DescribedAPI(
         title="Modiste",
         summary="Visual search and labelling for fashion catalogs.",

@@ -104,5 +104,5 @@ JOB_REQUESTS: Any = {
 # By name of what is answered.
 EXAMPLES = {
     type(one).__name__: one
-    for one in (NEIGHBOURS, CLASSIFICATION, EXPLANATION, CATALOG, ITEM, PAGE, EDITED, JOB, JOBS, PROBLEM)
+    for one in (NEIGHBOURS, CLASSIFICATION, EXPLANATION, CATALOG, ITEM, PAGE, EDITED, JOB, JOBS)
 }

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pydantic import TypeAdapter
 
 from service.answers import Problem
-from service.examples import EXAMPLES
+from service.examples import EXAMPLES, PROBLEM
 
 _RETRY_AFTER = {
     "Retry-After": {"description": "Seconds after which it is worth asking again.", "schema": {"type": "integer"}}
@@ -52,7 +52,7 @@ def describe(document: dict[str, Any]) -> None:
     box = schemas["Item"]["properties"]["box"]["anyOf"][0]
     # Four alike: what is made from the document knows lists better than tuples.
     box["items"] = box.pop("prefixItems")[0]
-    schemas["Problem"] = TypeAdapter(Problem).json_schema()
+    schemas["Problem"] = {**TypeAdapter(Problem).json_schema(), "examples": [asdict(PROBLEM)]}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             for response in operation["responses"].values():

@@ -112,6 +112,9 @@ class Line:
         while b"\r\n\r\n" not in content and not is_closed:
             content, is_closed = content + (more := self.more()), not more
         start, _, body = content.partition(b"\r\n\r\n")
+        if start.startswith(b"HTTP/1.1 100"):
+            # The server is ready for the body; the answer is still to come.
+            return self.answer()
         first, *lines = start.decode("latin-1").split("\r\n")
         pairs = [line.partition(":") for line in lines]
         headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
