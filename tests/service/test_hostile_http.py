@@ -172,7 +172,7 @@ PHOTO_PART = b'--b\r\nContent-Disposition: form-data; name="photo"; '
         b"--b\r\n" + b"A: b\r\n" * 100_000 + b"\r\nx\r\n--b--\r\n",
         b'--b\r\nContent-Disposition: form-data; name="' + b"x" * 100_000 + b'"\r\n\r\nx\r\n--b--\r\n',
         b'--b\r\nContent-Disposition: form-data; name="photo"; filename="../../etc/passwd\0"\r\n\r\nx\r\n--b--\r\n',
-        b"--b\r\nContent-Disposition: form-data; name=\"photo\"; filename=a; filename*=UTF-8''%ff%00\r\n\r\nx\r\n--b--\r\n",
+        PHOTO_PART + b"filename=a; filename*=UTF-8''%ff%00\r\n\r\nx\r\n--b--\r\n",
         PHOTO_PART + b'filename="a"\r\nContent-Transfer-Encoding: base64\r\n\r\nx',
     ],
     ids=range(11),
