@@ -43,12 +43,15 @@ def serve(
     # Before numpy: a request runs on one core, and idle threads of these libraries would spin on the others.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    from indexer.files import digest_ahead
     from service.logs import configure
     from service.settings import Settings
 
     catalogs = None if catalog is None else {"default": {"path": catalog, "format": catalog_format, "map": mapping}}
     settings = Settings.read(config, gallery=gallery, catalogs=catalogs, host=host, port=port, keys_file=keys)
     configure(settings)
+    # Imports leave a core idle for more than a second, and a large gallery has as much to be hashed.
+    digest_ahead([*settings.gallery.glob("faiss/*.faiss"), *settings.gallery.glob("items.lance/data/*.lance")])
     with _listen(settings) as listener:
         _serve(settings, listener)
 
@@ -99,6 +102,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         import uvicorn
 
         from service.app import create_app
+    from service.connections import LimitedConnection
         from service.keys import read_keys
 
     class Server(uvicorn.Server):
@@ -120,6 +124,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         server = Server(
             uvicorn.Config(
                 create_app(settings, engine),
+                http=LimitedConnection,
                 limit_concurrency=_CONNECTIONS,
                 timeout_graceful_shutdown=_GRACE_S,
                 **options,

@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     decode_photos: int = Field(1000, ge=1, description="Photos after which a process that decodes them is replaced.")
     image_cache_mb: int = Field(64, ge=0, description="Memory for photos that are ready to be sent, megabytes.")
     freshness_s: float = Field(
-        5, ge=0, le=3600, description="Seconds after which a commit of another process is seen, at most."
+        5, ge=0.1, le=3600, description="Seconds after which a commit of another process is seen, at most."
     )
     recall_interval_s: float = Field(
         600, ge=0, description="Seconds between two comparisons of the index with exact search; 0 is never."

@@ -108,10 +108,11 @@ class State:
         """Advances twice within the time in which a commit is to be seen, and measures the index now and then."""
         faiss.omp_set_num_threads(1)
         measured = time.monotonic()
+        interval = self._settings.recall_interval_s
         while not self._closed.wait(self._settings.freshness_s / 2):
             try:
                 self.advance()
-                if time.monotonic() - measured >= self._settings.recall_interval_s:
+                if interval and time.monotonic() - measured >= interval:
                     measured = time.monotonic()
                     self.measure_recall()
             except Exception as error:  # Whatever it is, the state before answers, and the next round tries again.

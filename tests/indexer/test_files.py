@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+
+import pytest
+
+from indexer import files
+from indexer.files import digest_ahead, sha256
+
+
+def wait_for_threads():
+    for thread in threading.enumerate():
+        if thread.name == "digest":
+            thread.join()
+
+
+def test_a_digest_that_was_begun_is_taken_once_and_only_for_the_same_content(tmp_path, monkeypatch):
+    one, other, gone = (tmp_path / name for name in ("one", "other", "gone"))
+    one.write_bytes(b"first")
+    other.write_bytes(b"second")
+    gone.write_bytes(b"third")
+    digest_ahead([one, other, gone])
+    wait_for_threads()
+    os.utime(other, (1, 1))
+    gone.unlink()
+    real, asked = files._digest, []
+    monkeypatch.setattr(files, "_digest", lambda path: (asked.append(path), real(path))[1])
+    assert sha256(one) == hashlib.sha256(b"first").hexdigest()
+    # Touched meanwhile: whether it is another content is not for a guess.
+    assert sha256(other) == hashlib.sha256(b"second").hexdigest()
+    assert asked == [other]
+    assert sha256(one) == hashlib.sha256(b"first").hexdigest()
+    assert asked == [other, one]
+    with pytest.raises(FileNotFoundError):
+        sha256(gone)
+
+
+def test_a_file_that_cannot_be_read_fails_for_who_asks_for_it(tmp_path):
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.write_bytes(b"x")
+    digest_ahead([folder, file])
+    wait_for_threads()
+    with pytest.raises(IsADirectoryError):
+        sha256(folder)
+    assert sha256(file) == hashlib.sha256(b"x").hexdigest()
