@@ -102,7 +102,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         import uvicorn
 
         from service.app import create_app
-    from service.connections import LimitedConnection
+        from service.connections import LimitedConnection
         from service.keys import read_keys
 
     class Server(uvicorn.Server):

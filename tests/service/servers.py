@@ -13,6 +13,8 @@ from typing import Any
 
 import uvicorn
 
+from service.connections import LimitedConnection
+
 # Far above what anything here takes; a wait that never ends is a defect.
 LONG_S = 30.0
 
@@ -22,7 +24,7 @@ def server_of(app: Any) -> Iterator[int]:
     """The port on which the application answers."""
     server = uvicorn.Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, limit_concurrency=1000, lifespan="off"
+            app, http=LimitedConnection, log_config=None, access_log=False, server_header=False, lifespan="off"
         )
     )
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
@@ -106,15 +108,19 @@ class Line:
         """Whether anything has come that was not read yet, the end of the connection too."""
         return bool(select.select([self._socket], [], [], 0)[0])
 
-    def answer(self) -> Answer:
-        """The next answer, as far as Content-Length says, or all that comes until the connection ends."""
-        content, is_closed = b"", False
+    def answer(self, content: bytes = b"") -> Answer:
+        """The next answer, as far as Content-Length says, or all that comes until the connection ends.
+
+        Args:
+            content: What has come of it already.
+        """
+        is_closed = False
         while b"\r\n\r\n" not in content and not is_closed:
             content, is_closed = content + (more := self.more()), not more
         start, _, body = content.partition(b"\r\n\r\n")
         if start.startswith(b"HTTP/1.1 100"):
             # The server is ready for the body; the answer is still to come.
-            return self.answer()
+            return self.answer(body)
         first, *lines = start.decode("latin-1").split("\r\n")
         pairs = [line.partition(":") for line in lines]
         headers = {name.strip().lower(): value.strip() for name, _, value in pairs}

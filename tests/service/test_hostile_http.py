@@ -18,6 +18,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from service import connections
 from service.app import create_app
 from service.engine import Engine
 from tests.indexer.fakes import CARD, FakeEncoder, unit_vectors
@@ -334,6 +335,44 @@ def test_thousands_of_headers(port):
         assert answer.status in (200, 400, 431)
     with Line(port) as line:
         alive(line)
+
+
+@linux
+@pytest.mark.parametrize("more", [b"a" * 65_536, b"X-A: b\r\n" * 8192], ids=["one", "many"])
+def test_headers_without_end(port, more):
+    with Line(port) as line:
+        memory = resident_mb()
+        line.say(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: ")
+        sent = 0
+        while sent < 1600 and line.say(more) and not line.has_answer():
+            sent += 1
+        assert sent < 1600
+        assert line.answer().status in (0, 400)
+        # 1,600 of them would be 100 MB.
+        assert resident_mb() - memory < 30
+    with Line(port) as line:
+        alive(line)
+
+
+def test_headers_in_pieces_with_a_large_body_behind_are_fine(line):
+    start = head("POST", "/v1/neighbours", {"Content-Type": JPEG, "Content-Length": "3000000"})
+    line.say(start[:40])
+    time.sleep(0.05)
+    line.say(start[40:] + SOUND.ljust(3_000_000, b"\0"))
+    assert line.answer().status == 200
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /healthz HTTP/1.1\r\nHost: a", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /"]
+)
+def test_headers_that_do_not_come_end_the_connection(port, monkeypatch, said):
+    monkeypatch.setattr(connections, "SECONDS", 0.2)
+    with Line(port) as line:
+        line.say(said)
+        start = time.monotonic()
+        while line.more():
+            pass
+        assert time.monotonic() - start < SOON_S
 
 
 @pytest.mark.parametrize(
