@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from indexer.faiss_index import FAISS_FOLDER, FaissIndex
+from indexer.files import size_on_disk
 from indexer.lance_files import versions_of
 from indexer.promotion import PREVIOUS, remove
 from indexer.renewal import refresh_index
@@ -69,7 +70,7 @@ def compact(folder: Path, *, keep_hours: float = 1.0, forget_previous: bool = Fa
                 f"Gallery {folder} cannot be compacted: {damaged[0].relative_to(folder)} is not what was written. Run "
                 f"`modiste repair --gallery {folder}` first."
             )
-        versions, size = len(versions_of(store.table_folder)), _size(folder)
+        versions, size = len(versions_of(store.table_folder)), size_on_disk(folder)
         store.compact(timedelta(hours=keep_hours))
         snapshot = store.snapshot()
         card = FaissIndex.newest_card(folder / FAISS_FOLDER, snapshot.card)
@@ -78,8 +79,4 @@ def compact(folder: Path, *, keep_hours: float = 1.0, forget_previous: bool = Fa
             with writing(folder / PREVIOUS, wait_s=wait_s):
                 remove(folder / PREVIOUS)
     left = len(versions_of(store.table_folder))
-    return Compaction(len(snapshot), snapshot.version, variant, versions, left, size, _size(folder))
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Compaction(len(snapshot), snapshot.version, variant, versions, left, size, size_on_disk(folder))

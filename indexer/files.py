@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -61,6 +62,17 @@ def _digest(path: Path) -> str:
 def _stamp(path: Path) -> _Stamp:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes of all files in a folder and below it; one with several names counts once, and one that goes meanwhile not."""
+    sizes = {}
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
 
 
 def fsync(path: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from indexer.failures import read_failures
 from indexer.faiss_index import FAISS_FOLDER, FaissIndex
+from indexer.files import size_on_disk
 from indexer.filters import LabelIndex, Where
 from indexer.rows import ITEM_COLUMNS, LIGHT_COLUMNS, item_of
 from indexer.searcher import QueryError, Searcher, Selection
@@ -249,7 +250,7 @@ class Gallery:
             "encoder_card": asdict(self.card),
             "variant": "exact" if index is None else index.variant,
             "index": None if index is None else asdict(index),
-            "bytes_on_disk": sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()),
+            "bytes_on_disk": size_on_disk(self.folder),
             "targets": {target: dict(labels.most_common()) for target, labels in counts.items()},
         }
 

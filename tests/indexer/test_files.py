@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from indexer import files
-from indexer.files import digest_ahead, sha256
+from indexer.files import digest_ahead, sha256, size_on_disk
 
 
 def wait_for_threads():
@@ -35,6 +35,15 @@ def test_a_digest_that_was_begun_is_taken_once_and_only_for_the_same_content(tmp
     assert asked == [other, one]
     with pytest.raises(FileNotFoundError):
         sha256(gone)
+
+
+def test_a_file_of_several_names_counts_once(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "one").write_bytes(b"12345")
+    (tmp_path / "below" / "same").hardlink_to(tmp_path / "one")
+    (tmp_path / "below" / "other").write_bytes(b"123")
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    assert size_on_disk(tmp_path) == 8
 
 
 def test_a_file_that_cannot_be_read_fails_for_who_asks_for_it(tmp_path):
