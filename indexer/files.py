@@ -65,7 +65,7 @@ def _stamp(path: Path) -> _Stamp:
 
 
 def size_on_disk(folder: Path) -> int:
-    """Bytes of all files in a folder and below it; one with several names counts once, and one that goes meanwhile not."""
+    """Bytes of the files below a folder; one of several names counts once, and one that goes meanwhile does not."""
     sizes = {}
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
