@@ -11,6 +11,7 @@ from collections.abc import Callable
 import typer
 
 from cli import catalogs, evaluating, items, labelling, searching, serving, upkeep
+from cli.lean_import import leave_out_remote_catalogs
 
 app = typer.Typer(
     help="Visual search and labelling for fashion catalogs.",
@@ -58,6 +59,7 @@ for _command in _COMMANDS:
 
 def main() -> None:
     """Runs the command: exit status 0 for success, 1 where it could not be done, 2 for bad input, 130 for Ctrl-C."""
+    leave_out_remote_catalogs()
     try:
         app(prog_name="modiste")
     except KeyboardInterrupt:

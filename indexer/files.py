@@ -14,6 +14,8 @@ from pathlib import Path
 # What a file is called until it is whole.
 ASIDE = ".tmp"
 
+# Bytes that are hashed in one go.
+_PART = 2**24
 # What tells one content of a path from another: inode, size and time of modification.
 _Stamp = tuple[int, int, int]
 _ahead: dict[Path, tuple[_Stamp, Future[str]]] = {}
@@ -55,8 +57,13 @@ def _digest_all(begun: list[tuple[Path, Future[str]]]) -> None:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        # Each part waits for the interpreter twice, so hashlib.file_digest's 256 KB took twice as long beside others.
+        buffer = memoryview(bytearray(min(_PART, os.fstat(file.fileno()).st_size)))
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+    return digest.hexdigest()
 
 
 def _stamp(path: Path) -> _Stamp:

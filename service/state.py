@@ -6,12 +6,14 @@ import logging
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
 
 from indexer.live import LiveGallery
+from indexer.store import Store
 from service.batching import BatchingEncoder
 from service.serving import Heads, Serving, signature
 
@@ -51,8 +53,11 @@ class State:
         self._sample: deque[NDArray[np.float32]] = deque(maxlen=_SAMPLED)
         self._advancing = threading.Lock()
         self._closed = threading.Event()
-        self._live = LiveGallery(settings.gallery, freshness_s=0)
-        self._serving = self._assemble(self._live.current(), None)
+        with ThreadPoolExecutor(1, "encoder") as pool:
+            # While the gallery is read.
+            loading = pool.submit(self._encoder_of, Store(settings.gallery).card, None)
+            self._live = LiveGallery(settings.gallery, freshness_s=0)
+            self._serving = self._assemble(self._live.current(), loading.result(), None)
         self._following = threading.Thread(target=self._follow, name="follow", daemon=True)
         self._following.start()
 
@@ -80,7 +85,7 @@ class State:
             before = self._serving
             gallery = self._live.current()
             if gallery is not before.gallery or signature(gallery.folder) != before.heads.signature:
-                self._serving = self._assemble(gallery, before)
+                self._serving = self._assemble(gallery, before.encoder, before.heads)
                 if self._serving.encoder is not before.encoder:
                     _close(before.encoder)
             return self._serving
@@ -92,17 +97,20 @@ class State:
         self._live.close()
         _close(self._serving.encoder)
 
-    def _assemble(self, gallery: Gallery, before: Serving | None) -> Serving:
-        if before is not None and before.gallery.card.fingerprint == gallery.card.fingerprint:
-            return Serving(gallery, before.encoder, Heads(gallery.folder, gallery.card, before.heads))
+    def _assemble(self, gallery: Gallery, encoder: Encoder, heads: Heads | None) -> Serving:
+        """The state of a gallery; what is at hand already is taken where it is the gallery's."""
+        return Serving(gallery, self._encoder_of(gallery.card, encoder), Heads(gallery.folder, gallery.card, heads))
+
+    def _encoder_of(self, card: EncoderCard, at_hand: Encoder | None) -> Encoder:
+        if at_hand is not None and at_hand.card.fingerprint == card.fingerprint:
+            return at_hand
         start = time.perf_counter()
-        encoder = self._load(gallery.card)
+        encoder = self._load(card)
         self.encoder_load_s = time.perf_counter() - start
         # Questions of another encoder have other numbers.
         self._sample.clear()
         self.index_recall = None
-        heads = Heads(gallery.folder, gallery.card, before.heads if before else None)
-        return Serving(gallery, BatchingEncoder(encoder) if encoder.batches else encoder, heads)
+        return BatchingEncoder(encoder) if encoder.batches else encoder
 
     def _follow(self) -> None:
         """Advances twice within the time in which a commit is to be seen, and measures the index now and then."""

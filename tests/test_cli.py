@@ -138,6 +138,29 @@ finally:
         assert f"\n  {command} " in done.stdout
 
 
+def test_the_command_leaves_out_the_client_of_remote_catalogs_and_nothing_else(shop):
+    code = f"""
+import cli, sys
+sys.argv = ["modiste", "stats", "--gallery", {str(shop.gallery)!r}]
+try:
+    cli.main()
+except SystemExit as end:
+    assert not end.code
+import lancedb, lance_namespace
+from lance_namespace_urllib3_client.models import ListTablesRequest
+from lance_namespace_urllib3_client.models.query_table_request import QueryTableRequest
+try:
+    QueryTableRequest(k=1)
+except RuntimeError as error:
+    print(error, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "leaves lance_namespace_urllib3_client out, and QueryTableRequest is of it" in done.stderr
+    # Whoever imports the packages has all of LanceDB.
+    code = "import indexer.store; from lance_namespace_urllib3_client.models import ListTablesRequest as R; R(id=['a'])"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_first_run_takes_everything_in(shop):
     others = ("changed", "relabelled", "unchanged", "failed", "unsettled", "absent", "pruned", "duplicates")
     counts = {"read": 24, "added": 24, "items": 24, **dict.fromkeys(others, 0)}
