@@ -7,11 +7,10 @@ packages may use LanceDB in other ways too.
 from __future__ import annotations
 
 import sys
-from collections.abc import MutableSequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 _LEFT_OUT = "lance_namespace_urllib3_client"
 
@@ -33,7 +32,9 @@ class LeftOut(MetaPathFinder, Loader):
 
 
 class _Empty(ModuleType):
-    __path__: ClassVar[MutableSequence[str]] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

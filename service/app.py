@@ -16,8 +16,8 @@ from service.engine import Engine, ItemNotFoundError, QuestionError
 from service.explanation import ExplanationError
 from service.job_options import JobOptionError
 from service.jobs import JobNotFoundError
-from service.memory import give_large_blocks_back
 from service.openapi import DescribedAPI
+from service.process import prepare_process
 from service.settings import Settings
 from service.shields import shield
 
@@ -44,17 +44,16 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if engine is not None:
-            yield
-            return
-        app.state.engine = await asyncio.to_thread(Engine, settings)
+        opened = None if engine is not None else await asyncio.to_thread(Engine, settings)
+        app.state.engine = engine or opened
+        prepare_process()
         try:
             yield
         finally:
-            opened, app.state.engine = app.state.engine, None
-            await asyncio.to_thread(opened.close)
+            app.state.engine = engine
+            if opened is not None:
+                await asyncio.to_thread(opened.close)
 
-    give_large_blocks_back()
     app = DescribedAPI(
         title="Modiste",
         summary="Visual search and labelling for fashion catalogs.",

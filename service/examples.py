@@ -103,6 +103,5 @@ JOB_REQUESTS: Any = {
 }
 # By name of what is answered.
 EXAMPLES = {
-    type(one).__name__: one
-    for one in (NEIGHBOURS, CLASSIFICATION, EXPLANATION, CATALOG, ITEM, PAGE, EDITED, JOB, JOBS)
+    type(one).__name__: one for one in (NEIGHBOURS, CLASSIFICATION, EXPLANATION, CATALOG, ITEM, PAGE, EDITED, JOB, JOBS)
 }

@@ -24,7 +24,7 @@ def server_of(app: Any) -> Iterator[int]:
     """The port on which the application answers."""
     server = uvicorn.Server(
         uvicorn.Config(
-            app, http=LimitedConnection, log_config=None, access_log=False, server_header=False, lifespan="off"
+            app, http=LimitedConnection, log_config=None, access_log=False, server_header=False, lifespan="on"
         )
     )
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, UploadFile
 from fastapi.testclient import TestClient
 
 from service.bodies import Bodies, Held
-from service.problems import Problems, handle_errors
+from service.problems import Problems, RefusedError, handle_errors
 
 
 def make_app(held: Held) -> FastAPI:
@@ -311,4 +311,36 @@ def test_a_real_server_hangs_up_on_a_body_that_trickles():
         connection.sendall(b"POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nxx")
         answer = answer_of(connection)
     assert answer.startswith(b"HTTP/1.1 408 ")
+    assert held.bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("application/json", 413), (None, 413), ("image/jpeg", 200), ("multipart/form-data; x", 200)]
+)
+def test_only_photos_may_be_large(kind, status):
+    async def app(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    size = 1_000_001
+    headers = [(b"content-length", str(size).encode())] + ([(b"content-type", kind.encode())] if kind else [])
+    held = Held(most=5_000_000, most_together=9_000_000, seconds=5)
+    messages = [{"type": "http.request", "body": bytes(size)}]
+    statuses = []
+
+    async def receive():
+        return messages.pop()
+
+    async def send(message):
+        statuses.append(message["status"])
+
+    async def call():
+        try:
+            await Bodies(app, held)({"type": "http", "headers": headers}, receive, send)
+        except RefusedError as error:
+            statuses.append(error.status_code)
+
+    asyncio.run(call())
+    assert statuses == [status]
     assert held.bytes == 0
