@@ -46,8 +46,9 @@ class Service:
 
     def children(self) -> list[int]:
         """The processes that it has started."""
-        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(number) for number in listed.split()]
+        # A process is the child of the thread that started it.
+        lists = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(number) for listed in lists for number in listed.read_text().split()]
 
 
 @pytest.fixture(scope="module")

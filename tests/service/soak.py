@@ -181,7 +181,9 @@ class Soak:
 
     def _look(self) -> Look:
         figures = scrape(self._base_url)
-        children = (Path(f"/proc/{self._process}/task/{self._process}/children").read_text()).split()
+        # A process is the child of the thread that started it.
+        lists = Path(f"/proc/{self._process}/task").glob("*/children")
+        children = [number for listed in lists for number in listed.read_text().split()]
         return Look(
             requests=sum(self.counts.values()),
             memory_mb=round(figures["process_resident_memory_bytes"] / 1e6, 1),
