@@ -100,7 +100,8 @@ class Settings(BaseSettings):
     )
     encoders: Names = Field(
         [],
-        description="Encoders that a migrate job may be asked for, named as for `modiste migrate`; none unless listed.",
+        description="Folders of encoders that a migrate job may be asked for, by their last part, besides those that "
+        "`modiste encoders` lists.",
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
