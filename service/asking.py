@@ -114,8 +114,8 @@ async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
     future = lanes.submit(work, ticket)
     answered = asyncio.wrap_future(future)
     gone = asyncio.ensure_future(_disconnected(request))
+    waiting: set[asyncio.Future[Any]] = {answered, gone}
     try:
-        waiting: set[asyncio.Future[Any]] = {answered, gone}
         await asyncio.wait(waiting, timeout=ticket.left_s, return_when=asyncio.FIRST_COMPLETED)
         if answered.done():
             return answered.result()
@@ -129,6 +129,8 @@ async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
         if not answered.done():
             answered.cancel()
             ticket.abandon()
+        # An error keeps this frame, which would keep the error, and both the photo, until the collector comes round.
+        del future, answered, gone, waiting
 
 
 async def _disconnected(request: Request) -> ClientDisconnect | RefusedError:

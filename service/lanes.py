@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
@@ -155,14 +154,14 @@ class Lanes:
             OverloadedError: Every place is taken.
         """
         future: Future[T] = Future()
-        entry = (work, ticket, future)
         with self._changed:
             is_full = self._busy >= self.count and len(self._waiting) >= self.places
             if self._closed or is_full or len(self._waiting) >= self.places + self.count:
                 raise OverloadedError(self.name, self._retry_after_s())
-            self._waiting.append(entry)
+            self._waiting.append((work, ticket, future))
             self._changed.notify()
-        future.add_done_callback(lambda done: self._forget(entry) if done.cancelled() else None)
+        # It is not told of its work: both would hold each other, and a photo, until the collector comes round.
+        future.add_done_callback(self._forget)
         return future
 
     def close(self) -> None:
@@ -177,9 +176,11 @@ class Lanes:
         """Seconds until what waits now will have been dealt with, in whole seconds, 1 or more."""
         return float(max(1, math.ceil(self._mean_s * (self.waiting + self.count) / self.count)))
 
-    def _forget(self, entry: tuple[Callable[[Ticket], Any], Ticket, Future[Any]]) -> None:
-        with self._changed, contextlib.suppress(ValueError):
-            self._waiting.remove(entry)
+    def _forget(self, done: Future[Any]) -> None:
+        """Frees the place of one that was cancelled."""
+        if done.cancelled():
+            with self._changed:
+                self._waiting = deque(entry for entry in self._waiting if entry[2] is not done)
 
     def _work(self) -> None:
         self._on_start()

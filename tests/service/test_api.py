@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -29,7 +31,7 @@ from service.explanation import ExplanationError
 from service.head_store import HeadNotFoundError
 from service.job_options import CompactJob, FitJob, JobOptionError, MigrateJob, RefreshJob
 from service.keys import add_key
-from service.lanes import OverloadedError
+from service.lanes import OverloadedError, Ticket
 from service.questions import ClassifyQuestion, ExplainQuestion, NeighboursQuestion, NewItem
 from service.shields import SECURITY_HEADERS
 from tests.service.engines import settings_of
@@ -826,3 +828,25 @@ def test_a_misspelt_parameter_is_refused_instead_of_passed_over(shop, path):
     detail = problem_of(shop.client.post(path), 422)
     assert "There is no query parameter" in detail
     assert ("wher" in path) == ("group_by, max_distance" in detail)
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_nothing_of_an_answered_request_is_held(shop, is_refused):
+    """Not even until the collector comes round: a photo may have 20 MB, and a thousand requests may be before it."""
+    held = []
+
+    def neighbours(_question: Any, ticket: Ticket) -> Any:
+        held.append(weakref.ref(ticket))
+        if is_refused:
+            raise ImageError("It is no photo.")
+        return examples.NEIGHBOURS
+
+    shop.engine.neighbours = neighbours
+    shop.client.post("/v1/neighbours", content=PHOTO, headers=AS_JPEG)
+    gc.collect()
+    gc.disable()
+    try:
+        shop.client.post("/v1/neighbours", content=PHOTO, headers=AS_JPEG)
+        until(lambda: held[1]() is None, 5)
+    finally:
+        gc.enable()

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import pytest
 
 from service.lanes import AbandonedError, DeadlineError, Lanes, OverloadedError, Ticket
+from tests.service.servers import until
 
 
 class Gate:
@@ -198,3 +201,25 @@ def test_many_askers_are_each_answered_or_refused(make):
         thread.join()
     assert sorted(answered + refused) == list(range(200))
     assert (lanes.busy, lanes.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_nothing_of_an_answered_request_is_held(make, is_refused):
+    """Not even until the collector comes round: a photo may have 20 MB, and a thousand requests may be before it."""
+    lanes = make(1, 1)
+    held = []
+
+    def work(ticket: Ticket) -> str:
+        held.append(weakref.ref(ticket))
+        if is_refused:
+            raise ValueError
+        return "answer"
+
+    gc.disable()
+    try:
+        future = lanes.submit(work, Ticket(10))
+        assert isinstance(future.exception(10), ValueError) == is_refused
+        del future
+        until(lambda: held[0]() is None, 5)
+    finally:
+        gc.enable()
