@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -373,6 +374,70 @@ def test_headers_that_do_not_come_end_the_connection(port, monkeypatch, said):
         while line.more():
             pass
         assert time.monotonic() - start < SOON_S
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (head("GET", "/healthz"), b"\r\n"),
+        # Answered before its body was asked for.
+        (head("POST", "/healthz", {"Content-Length": "1000"}), b"a"),
+    ],
+    ids=["line break", "rest of a body"],
+)
+def test_a_connection_that_says_too_little_after_an_answer_ends(port, monkeypatch, asked, said):
+    monkeypatch.setattr(connections, "SECONDS", 0.2)
+    with Line(port) as line:
+        line.say(asked)
+        assert line.answer().status in (200, 405)
+        line.say(said)
+        start = time.monotonic()
+        while line.more():
+            pass
+        assert time.monotonic() - start < SOON_S
+
+
+@linux
+@pytest.mark.parametrize("more", [b"a" * 65_536, b"X-A: b\r\n" * 8192], ids=["one", "many"])
+def test_trailers_without_end(port, more):
+    headers = {"Content-Type": JPEG, "Transfer-Encoding": "chunked"}
+    with Line(port) as line:
+        memory = resident_mb()
+        line.say(head("POST", "/v1/neighbours", headers) + b"1\r\na\r\n0\r\nX-A: ")
+        sent = 0
+        while sent < 1600 and line.say(more):
+            sent += 1
+        assert sent < 1600
+        assert resident_mb() - memory < 30
+    with Line(port) as line:
+        alive(line)
+
+
+def test_small_chunks_are_fine(line):
+    """Each has as much around it as it is itself."""
+    chunks = b"".join(b"8\r\n" + b"\0" * 8 + b"\r\n" for _ in range(40_000))
+    whole = b"%x\r\n" % len(SOUND) + SOUND + b"\r\n" + chunks + b"0\r\n\r\n"
+    headers = {"Content-Type": JPEG, "Transfer-Encoding": "chunked"}
+    assert line.ask("POST", "/v1/neighbours", headers, whole).status == 200
+
+
+def test_who_does_not_read_the_answer_is_let_go(monkeypatch):
+    """An answer is held until it is read."""
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.2)
+    ended = threading.Event()
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"a" * 50_000_000, "more_body": True})
+            await send({"type": "http.response.body"})
+            ended.set()
+
+    with server_of(answer) as port, Line(port) as line:
+        line.say(head("GET", "/"))
+        assert ended.wait(SOON_S)
+        while line.more():
+            pass
 
 
 @pytest.mark.parametrize(
