@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from indexer.encoders import EncoderCard, LazyEncoder
 
 
-# A name that is longer is a text.
-_LONGEST = 512
+# A name that is longer is a text, and an item of more labels is no item: whoever gets it as a neighbour gets them all.
+_LONGEST, _MOST = 512, 1000
 
 
 class EditError(ValueError):
@@ -107,7 +107,7 @@ def put_item(folder: Path, row: Row, encoder: EncoderCard, *, new_targets: bool 
 
     Raises:
         EncoderChangedError: The gallery has another encoder by now.
-        EditError: An unknown target, or a name that is empty, too long or not text.
+        EditError: An unknown target, too many labels, or a name that is empty, too long or not text.
         StoreError: Another writer, or no room on the disk.
     """
     _check_names(row.item.item_id, row.item.labels)
@@ -156,7 +156,7 @@ def relabel_item(
         The item as it is now.
 
     Raises:
-        EditError: No such item or target, or a name that is empty, too long or not text.
+        EditError: No such item or target, too many labels, or a name that is empty, too long or not text.
         StoreError: Another writer, or no room on the disk.
     """
     # A label given twice is one label.
@@ -229,10 +229,13 @@ def _joined(gallery: Gallery, item: CatalogItem) -> CatalogItem:
 
 
 def _check_names(item_id: str, labels: Labels) -> None:
-    """Returns where names given by hand can be shown, asked for and typed again."""
+    """Returns where names given by hand can be shown, asked for and typed again, and are not too many."""
+    given = sum(max(1, len(of_target)) for of_target in labels.values())
+    if given > _MOST:
+        raise EditError(f"An item has at most {_MOST:,} labels; got {given:,}.")
     names = [("An item_id", item_id)]
     names += [("A target", target) for target in labels]
-    names += [("A label", name) for given in labels.values() for name in given]
+    names += [("A label", name) for of_target in labels.values() for name in of_target]
     for what, name in names:
         if not name.strip() or len(name) > _LONGEST:
             raise EditError(f"{what} is not empty and has at most {_LONGEST} characters; got {name[:80]!r}.")

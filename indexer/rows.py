@@ -165,10 +165,10 @@ def item_of(record: Mapping[str, Any]) -> CatalogItem:
 
 def labels_of(record: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Label names by target, of the parallel lists of a stored row."""
-    labels: dict[str, tuple[str, ...]] = {}
+    labels: dict[str, list[str]] = {}
     for target, name in zip(record["targets"] or (), record["labels"] or (), strict=True):
-        labels[target] = (*labels.get(target, ()), name)
-    return labels
+        labels.setdefault(target, []).append(name)
+    return {target: tuple(names) for target, names in labels.items()}
 
 
 def _corners(box: Box | None) -> list[float] | None:

@@ -266,6 +266,13 @@ def test_labels_taken_away_by_hand_stay_away(world: World) -> None:
     assert labels_of(world, "i3") == {"size": ("S",)}
 
 
+@pytest.mark.parametrize("labels", [{"colour": tuple(map(str, range(1001)))}, {str(n): () for n in range(1001)}])
+def test_more_labels_than_an_item_has(world: World, labels: dict[str, tuple[str, ...]]) -> None:
+    """Whoever got such an item as a neighbour would get a megabyte of labels."""
+    with pytest.raises(EditError, match=r"An item has at most 1,000 labels; got 1,001\."):
+        relabel_item(world.gallery, "a", labels, new_targets=True)
+
+
 def test_what_was_set_by_hand_is_forgotten_when_told(world: World) -> None:
     relabel_item(world.gallery, "i3", {"colour": ("teal",)})
     change_record(world)
