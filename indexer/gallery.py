@@ -111,6 +111,15 @@ class Gallery:
         order = pc.sort_indices(ids)
         return ids.take(order), order.to_numpy().astype(np.int64)
 
+    @cached_property
+    def _products(self) -> NDArray[np.int64]:
+        """(N,) a number for each row's product; an item of no product is one by itself."""
+        products = self.snapshot.columns("product_id").column(0).combine_chunks()
+        numbers: NDArray[np.int64] = products.dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
+        alone = np.flatnonzero(numbers < 0)
+        numbers[alone] = -1 - alone
+        return numbers
+
     def neighbours(
         self,
         query: NDArray[np.float32],
@@ -146,10 +155,11 @@ class Gallery:
             kept = found[0] >= 0
             if max_distance is not None:
                 kept &= distances[0] <= max_distance
-            chosen = self._choose(found[0][kept], distances[0][kept], exclude, group_by_product)
+            rows, near = self._choose(found[0][kept], distances[0][kept], exclude, group_by_product)
             exhausted = wanted >= competing or not kept.all()
-            if len(chosen) >= k or exhausted:
-                return chosen[:k]
+            if len(rows) >= k or exhausted:
+                items = zip(self.items(rows[:k]), near[:k], strict=True)
+                return [Neighbour(item, float(distance)) for item, distance in items]
             wanted = min(competing, 2 * wanted)
 
     def neighbours_of(self, item_id: str, k: int = 10, **options: Any) -> list[Neighbour]:
@@ -272,23 +282,29 @@ class Gallery:
         distances: NDArray[np.float32],
         exclude: str | None,
         group_by_product: bool,
-    ) -> list[Neighbour]:
-        chosen, products = [], set()
-        for item, distance in zip(self.items(rows), distances, strict=True):
-            product = item.product_id or f"\0{item.item_id}"
-            if item.item_id == exclude or (group_by_product and product in products):
-                continue
-            products.add(product)
-            chosen.append(Neighbour(item, float(distance)))
-        return chosen
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The rows that may be neighbours, closest first, and their distances."""
+        if exclude is not None:
+            others = rows != self._find(exclude)
+            rows, distances = rows[others], distances[others]
+        if group_by_product:
+            # (P,) where each product comes first.
+            first = np.sort(np.unique(self._products[rows], return_index=True)[1])
+            rows, distances = rows[first], distances[first]
+        return rows, distances
 
     def __contains__(self, item_id: str) -> bool:
         return bool(self.rows_of([item_id])[0] >= 0)
 
     def _row_of(self, item_id: str) -> int:
-        row: int = pc.index(self.snapshot.columns("item_id").column(0), item_id).as_py()
+        row = self._find(item_id)
         if row < 0:
             raise QueryError(f"Gallery {self.folder} has no item '{item_id}'.")
+        return row
+
+    def _find(self, item_id: str) -> int:
+        """The row number of an item; -1 where the gallery has none."""
+        row: int = pc.index(self.snapshot.columns("item_id").column(0), item_id).as_py()
         return row
 
     @property

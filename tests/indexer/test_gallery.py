@@ -86,6 +86,17 @@ def test_many_photos_of_one_product_do_not_hide_the_others(tmp_path: Path) -> No
     assert ids(gallery.neighbours(VECTORS[0], 3, group_by_product=True)) == ["x0", "a1", "b3"]
 
 
+def test_only_records_that_are_shown_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for a second product goes through all 300 rows, whose records would take seconds in a large gallery."""
+    items = [CatalogItem(f"x{number}", Path("x.jpg"), "X") for number in range(300)]
+    gallery = Gallery(make_store(tmp_path / "gallery", unit_vectors(300, 2), items).folder)
+    read = []
+    items_of = gallery.items
+    monkeypatch.setattr(gallery, "items", lambda rows: read.extend(rows) or items_of(rows))
+    assert len(gallery.neighbours(VECTORS[0], 2, group_by_product=True, exclude="x0")) == 1
+    assert len(read) == 1
+
+
 def test_the_excluded_item_makes_room_for_another(gallery: Gallery) -> None:
     assert ids(gallery.neighbours(VECTORS[0], 3, exclude="a1")) == ["a0", "a2", "b3"]
     assert ids(gallery.neighbours(VECTORS[0], 8, exclude="b7")) == ["a0", "a1", "a2", "b3", "n4", "n5", "c6"]
