@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data.catalog import CatalogItem
+from indexer import filters
 from indexer.filters import FilterError, LabelIndex, parse_where
 from indexer.store import Store
 from tests.indexer.fakes import card_of, item, make_store, rows_of, unit_vectors
@@ -158,6 +159,15 @@ def test_what_the_gallery_has_not_is_refused_with_what_it_has(
 ) -> None:
     with pytest.raises(FilterError, match=message):
         LabelIndex(store.snapshot()).rows(where)
+
+
+def test_a_name_is_compared_with_so_many_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 100,000 it took more than a second, for which nothing else could be asked."""
+    items = [CatalogItem(name, Path("a.jpg"), labels={"colour": (name,)}) for name in ("red", "reds")]
+    index = LabelIndex(make_store(tmp_path / "gallery", unit_vectors(2, 4), items).snapshot())
+    monkeypatch.setattr(filters, "_COMPARED", 1)
+    with pytest.raises(FilterError, match=r"did you mean red\?"):
+        index.rows({"colour": ("redss",)})
 
 
 def test_the_first_few_of_many_are_named(tmp_path: Path) -> None:
