@@ -14,6 +14,7 @@ Pooling = Literal["cls", "mean", "cls+mean", "gem", "mean+early"]
 Precision = Literal["fp32", "bf16"]
 
 _MOST_TARGETS = 100
+_LONGEST_TARGET = 512
 _MOST_TRIALS = 1_000
 _MOST_SECONDS = 86_400.0
 _MOST_HOURS = 87_600.0
@@ -68,7 +69,7 @@ class FitJob:
     """Fits heads on the gallery's embeddings and labels, and stores them with it.
 
     Args:
-        targets: Label columns, 1 to 100.
+        targets: Label columns, 1 to 100, of at most 512 characters each.
         heads: `knn`, `linear`, `mlp` or `ensemble`, 1 or more.
         balance: What to do about frequent labels: `none`, `weights` or `resample`.
         min_count: Labels of fewer items are left out, 1 to 1,000,000.
@@ -94,6 +95,8 @@ class FitJob:
         """
         if not 1 <= len(self.targets) <= _MOST_TARGETS or not all(self.targets):
             raise JobOptionError(f"'targets' are 1 to {_MOST_TARGETS} label columns; got {len(self.targets)}.")
+        if any(len(target) > _LONGEST_TARGET for target in self.targets):
+            raise JobOptionError(f"A target has at most {_LONGEST_TARGET} characters; one of 'targets' has more.")
         _check_choices("heads", self.heads, get_args(HeadKind))
         _check_choices("balance", [self.balance], get_args(Balance))
         _check_range("min_count", self.min_count, 1, _MOST_COUNT)

@@ -32,6 +32,7 @@ ANY = TypeAdapter(Annotated[JobOptions, Field(discriminator="kind")])
         ({"targets": ()}, r"^'targets' are 1 to 100 label columns; got 0\.$"),
         ({"targets": ("",)}, "'targets' are"),
         ({"targets": ("a",) * 101}, "got 101"),
+        ({"targets": ("a", "b" * 513)}, r"^A target has at most 512 characters; one of 'targets' has more\.$"),
         ({"heads": ()}, r"^'heads' is of knn, linear, mlp, ensemble; got none\.$"),
         ({"heads": ("knn", "svm")}, "got svm"),
         ({"balance": "both"}, r"^'balance' is of none, weights, resample; got both\.$"),
@@ -53,7 +54,7 @@ def test_a_fit_out_of_range_is_refused(options, sentence):
 
 
 def test_the_ends_of_the_ranges_are_in_them():
-    FitJob(("a",) * 100, ("mlp",), "weights", min_count=1, trials=1, timeout=1e-3, seed=0)
+    FitJob(("a" * 512,) * 100, ("mlp",), "weights", min_count=1, trials=1, timeout=1e-3, seed=0)
     FitJob(("a",), ("mlp",), "resample", min_count=1_000_000, trials=1000, timeout=86_400.0, seed=2**32 - 1)
     CompactJob(keep_hours=1)
     CompactJob(keep_hours=87_600)
