@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service import answers
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from data.catalog import CatalogItem
     from heads.fitted import FittedHead
     from indexer import gallery as indexed
+    from indexer.encoders import EncoderCard
     from service import classification
     from service.lanes import Ticket
     from service.serving import Heads, Serving
@@ -51,13 +53,18 @@ def prediction_answer(one: classification.Prediction) -> answers.Prediction:
     )
 
 
+def encoder_name(card: EncoderCard) -> str:
+    """What an encoder is called in answers: one of a folder by the folder's own name, without the path to it."""
+    return Path(card.name).name
+
+
 def receipt_of(serving: Serving, ticket: Ticket, heads: Sequence[FittedHead] = ()) -> answers.Receipt:
     """What answered a request, and how long each stage took until now."""
     gallery = serving.gallery
     return answers.Receipt(
         gallery_version=gallery.snapshot.version,
         items=len(gallery),
-        encoder=gallery.card.name,
+        encoder=encoder_name(gallery.card),
         encoder_fingerprint=gallery.card.fingerprint,
         variant=gallery.searcher.variant,
         heads=[

@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Self
 
 import faiss
@@ -29,12 +29,13 @@ from indexer.searcher import QueryError
 from indexer.snapshot import GalleryLockedError
 from service import answers
 from service.classification import Classifier
-from service.conversion import head_answers, item_answer, neighbour_answer, photo_answer, receipt_of
+from service.conversion import encoder_name, head_answers, item_answer, neighbour_answer, photo_answer, receipt_of
 from service.decoding import Decoders
 from service.explanation import METHODS, ExplanationError, occlude, overlay
 from service.job_options import Source
 from service.jobs import JobQueue
 from service.lanes import Lanes, Ticket
+from service.redaction import names_of_places, redacted
 from service.serving import load_serving_encoder
 from service.state import State
 
@@ -86,6 +87,7 @@ class Engine:
 
     def __init__(self, settings: Settings, load: Callable[[EncoderCard], Encoder] = load_serving_encoder) -> None:
         self.settings = settings
+        self._places = names_of_places(settings.gallery, settings.catalogs)
         # A request runs on one core: two that each use all cores only get in each other's way.
         self._limits = threadpool_limits(1)
         # They start while the gallery is opened. One more than cores keeps catalog photos from waiting for questions.
@@ -177,6 +179,8 @@ class Engine:
         """
         if question.method not in METHODS:
             raise ExplanationError(f"A method is one of {', '.join(METHODS)}; got '{question.method}'.")
+        if question.item_id is not None and question.box is not None:
+            raise QuestionError("A box is of a photo that is sent; an item has its own.")
         serving = self.state.serving
         head = serving.heads.choose([question.target], question.head)[0]
         photo = self._photo(serving, question.photo, question.item_id)
@@ -272,21 +276,21 @@ class Engine:
 
     def catalog(self) -> answers.Catalog:
         """What is in the gallery, and how fresh the answers are."""
-        serving = self.state.serving
+        serving, error = self.state.serving, self.state.error
         gallery = serving.gallery
         return answers.Catalog(
             items=len(gallery),
             products=gallery.product_count,
             targets={target: dict(counts.most_common()) for target, counts in gallery.labels.counts().items()},
-            encoder=gallery.card.name,
-            encoder_card=asdict(gallery.card),
+            encoder=encoder_name(gallery.card),
+            encoder_card=asdict(replace(gallery.card, name=encoder_name(gallery.card))),
             encoder_fingerprint=gallery.card.fingerprint,
             gallery_version=gallery.snapshot.version,
             variant=gallery.searcher.variant,
             unindexed_items=gallery.searcher.tail_rows,
             failures=len(read_failures(gallery.folder)),
             freshness_s=self.settings.freshness_s,
-            error=None if self.state.error is None else str(self.state.error),
+            error=None if error is None else redacted(str(error), self._places),
             heads=head_answers(serving.heads),
             sources=sorted(self.settings.catalogs),
         )

@@ -19,14 +19,15 @@ from data.images import ImageError
 from heads.checks import HeadError
 from indexer.edits import EditError
 from indexer.filters import FilterError
-from indexer.snapshot import GalleryLockedError, GalleryNotFoundError
+from indexer.snapshot import GalleryDamagedError, GalleryLockedError, GalleryNotFoundError
 from indexer.store import Store, writing
 from service.classification import ClassifyOptions
 from service.engine import ItemNotFoundError, QuestionError
 from service.explanation import ExplanationError
 from service.head_store import HeadNotFoundError
 from service.questions import ClassifyQuestion, ExplainQuestion, NeighboursQuestion, NewItem
-from tests.indexer.fakes import card_of, make_store
+from service.state import State
+from tests.indexer.fakes import card_of, make_store, rows_of
 from tests.service.engines import DIMENSION, WORLD, engine_over, nearest, ticket
 from tests.service.galleries import encoder_of, fit, make_gallery, photo, reopen
 
@@ -219,6 +220,7 @@ def test_an_explanation_names_the_label_and_draws_the_map(engine):
         (ExplainQuestion("type", photo(1), label="sock"), ExplanationError, "no label 'sock'; it knows dress"),
         (ExplainQuestion("colour", photo(1)), HeadNotFoundError, "no head of 'colour'"),
         (ExplainQuestion("type"), QuestionError, "not both"),
+        (ExplainQuestion("type", item_id="i00001", box=Box(0, 0, 1, 1)), QuestionError, "an item has its own"),
         (ExplainQuestion("type", item_id="i99999"), ItemNotFoundError, "i99999"),
     ],
 )
@@ -234,6 +236,22 @@ def test_the_catalog_counts_what_there_is(engine):
     assert [(head.target, head.kind) for head in catalog.heads] == [("type", "knn"), ("type", "linear")]
     assert sum(head.is_default for head in catalog.heads) == 1
     json.dumps(catalog.heads[0].validation)
+
+
+def test_no_answer_has_a_path(tmp_path, monkeypatch):
+    """A migration to an encoder in a folder writes the folder into the gallery's card."""
+    card = card_of(DIMENSION, name="/srv/encoders/ours")
+    place = tmp_path / "gallery"
+    Store.create(place, card).upsert(rows_of(WORLD[:3]))
+    with engine_over(place) as engine:
+        monkeypatch.setattr(State, "error", GalleryDamagedError(f"Gallery {place} is damaged."))
+        catalog = engine.catalog()
+        assert catalog.error == "Gallery GALLERY is damaged."
+        assert (catalog.encoder, catalog.encoder_card["name"]) == ("ours", "ours")
+        assert catalog.encoder_fingerprint == card.fingerprint
+        answer = engine.neighbours(NeighboursQuestion(photo(1)), ticket())
+        assert answer.receipt.encoder == "ours"
+        assert answer.receipt.encoder_fingerprint == card.fingerprint
 
 
 def test_pages_hold_each_item_once_in_order(engine):
