@@ -99,6 +99,8 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
     with ThreadPoolExecutor(1) as pool:
         # While a large gallery is read, the web framework is imported.
         opening = pool.submit(Engine, settings)
+        import asyncio
+
         import uvicorn
 
         from service.app import create_app
@@ -106,7 +108,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         from service.keys import read_keys
 
     class Server(uvicorn.Server):
-        """Says where it listens once it does."""
+        """Says where it listens once it does, and ends jobs before requests."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -118,6 +120,10 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
                 f"{gallery.searcher.variant} search.{only} Ctrl-C stops it.",
                 flush=True,
             )
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Whoever follows a job hears of its end, and holds the end of the service up no longer.
+            await asyncio.gather(asyncio.to_thread(engine.jobs.close), super().shutdown(sockets))
 
     with opening.result() as engine:
         options: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "date_header": True}

@@ -149,6 +149,22 @@ def test_being_stopped_answers_what_is_under_way_and_leaves_nothing_behind(shop,
         assert not alive(child)
 
 
+def test_being_stopped_ends_jobs_and_tells_who_follows_them(shop):
+    one = Service("--gallery", shop.gallery, "--catalog", shop.catalog)
+    heard = []
+    with Client(one.address) as client:
+        # One that takes longer than this test.
+        job = client.submit("fit", targets=["colour"], heads=["mlp"], trials=1000, timeout=600)
+        follower = threading.Thread(target=lambda: heard.extend(client.follow(job.id)))
+        follower.start()
+        while client.job(job.id).state == "queued":
+            time.sleep(0.05)
+        one.end(signal.SIGTERM)
+        follower.join()
+    assert heard[-1].state == "failed"
+    assert heard[-1].error == "The service was stopped while this job was running; start it again."
+
+
 @linux
 def test_killed_it_leaves_no_process_behind(shop):
     one = Service("--gallery", shop.gallery)
