@@ -52,7 +52,7 @@ def _digest_all(begun: list[tuple[Path, Future[str]]]) -> None:
     for path, future in begun:
         try:
             future.set_result(_digest(path))
-        except OSError as error:
+        except BaseException as error:  # Whoever asks would wait for ever.
             future.set_exception(error)
 
 

@@ -74,7 +74,7 @@ class Receipt:
         encoder_fingerprint: Everything that decides which embedding a photo gets.
         variant: How it was searched: `exact`, `hnsw` or `ivf`.
         heads: Those that answered.
-        timings_ms: Milliseconds by stage: `queue`, `decode`, `encode`, `search`, `predict`, `explain`, and `total`.
+        timings_ms: Milliseconds by stage (`queue`, `decode`, `encode`, `search`, `predict`, `explain`) and in `total`.
     """
 
     gallery_version: int

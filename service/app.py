@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI
 from service import routes_catalog, routes_health, routes_jobs, routes_questions
 from service.access import reads
 from service.asking import known_parameters
+from service.decoding import DecodersError
 from service.engine import Engine, ItemNotFoundError, QuestionError
 from service.explanation import ExplanationError
 from service.job_options import JobOptionError
@@ -23,6 +24,7 @@ from service.shields import shield
 
 # What the engine and the jobs raise, besides problems.STATUSES.
 _STATUSES = {
+    DecodersError: 503,
     ExplanationError: 422,
     ItemNotFoundError: 404,
     JobNotFoundError: 404,

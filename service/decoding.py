@@ -32,6 +32,9 @@ _RETRY_S = 10.0
 class DecodersError(RuntimeError):
     """No photo can be decoded: the processes for it do not start, or were closed."""
 
+    # After which another start is tried.
+    retry_after_s = 10.0
+
 
 class Decoders:
     """Child processes that decode photos, to be asked from any number of threads.

@@ -66,7 +66,7 @@ METRICS = (
         "modiste_stage_seconds",
         "histogram",
         ("stage",),
-        "Seconds in one stage of a question: `queue`, `decode`, `encode`, `search`, `predict`, `explain`.",
+        "Seconds in one stage of a question: `queue`, `decode`, `encode`, `search`, `predict`, `explain`, `commit`.",
         is_read=False,
     ),
     MetricCard(
