@@ -46,7 +46,7 @@ class Decoders:
         photos: Photos after which a process is replaced by a fresh one.
     """
 
-    def __init__(self, count: int, *, seconds: float = 5.0, memory_mb: int = 1024, photos: int = 1000) -> None:
+    def __init__(self, count: int, *, seconds: float = 5.0, memory_mb: int = 1024, photos: int = 5000) -> None:
         if min(count, memory_mb, photos) < 1 or seconds <= 0:
             raise ValueError(
                 "Decoders need one process, some seconds, one MB and one photo at least; "
@@ -240,6 +240,9 @@ class Decoders:
         """The successor of an old process once it has started, and the old one until then: nobody waits for it."""
         successor = self._successors.get(decoder)
         if successor is None:
+            if self._successors:
+                # Those of one age would all be replaced at once, and each start takes a core for a third of a second.
+                return decoder
             successor = self._successors[decoder] = self._start()
         if not successor.has_reported(0):
             return decoder

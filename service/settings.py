@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     places: int = Field(16, ge=0, le=10_000, description="Requests that may wait; one more is refused.")
     decode_seconds: float = Field(5, gt=0, le=600, description="Seconds that one photo may take to decode.")
     decode_memory_mb: int = Field(1024, ge=256, description="Memory of a process that decodes photos, megabytes.")
-    decode_photos: int = Field(1000, ge=1, description="Photos after which a process that decodes them is replaced.")
+    decode_photos: int = Field(5000, ge=1, description="Photos after which a process that decodes them is replaced.")
     image_cache_mb: int = Field(64, ge=0, description="Memory for photos that are ready to be sent, megabytes.")
     freshness_s: float = Field(
         5, ge=0.1, le=3600, description="Seconds after which a commit of another process is seen, at most."

@@ -710,3 +710,16 @@ def test_frames_come_in_any_pieces():
         theirs.close()
         with pytest.raises(EOFError):
             service.decoder.receive(ours, bytearray(1))
+
+
+def test_those_of_one_age_are_replaced_one_after_the_other():
+    with Decoders(3, photos=2) as decoders:
+        decoders.wait_ready()
+        most = 0
+        until = time.monotonic() + 60
+        while decoders.restarts < 3 and time.monotonic() < until:
+            decoders.pixels(SOUND, 32)
+            most = max(most, len(decoders.process_ids))
+        assert decoders.restarts >= 3
+        # Three, and the successor of one.
+        assert most == 4
