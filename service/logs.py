@@ -41,6 +41,8 @@ def configure(settings: Settings) -> None:
             "loggers": {
                 "uvicorn": {"handlers": [], "propagate": True},
                 "uvicorn.error": {"handlers": [], "propagate": True},
+                # Six lines at each start about which of its builds it tries.
+                "faiss": {"level": "WARNING"},
                 # shields.py logs a line per request that says more, and shows no query.
                 "uvicorn.access": {"handlers": [], "propagate": False, "level": "CRITICAL"},
             },
