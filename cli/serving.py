@@ -137,6 +137,8 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
             )
         )
         server.run(sockets=[listener])
+        # Only a signal ends it, and asyncio may have taken the interrupt for a wish to end its loop.
+        raise KeyboardInterrupt
 
 
 def _exit(number: int, _: FrameType | None) -> NoReturn:
