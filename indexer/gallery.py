@@ -294,7 +294,7 @@ class Gallery:
         return rows, distances
 
     def __contains__(self, item_id: str) -> bool:
-        return bool(self.rows_of([item_id])[0] >= 0)
+        return bool(pc.index(self.snapshot.columns("item_id").column(0), item_id).as_py() >= 0)
 
     def _row_of(self, item_id: str) -> int:
         row = self._find(item_id)

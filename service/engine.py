@@ -32,7 +32,6 @@ from service.classification import Classifier
 from service.conversion import encoder_name, head_answers, item_answer, neighbour_answer, photo_answer, receipt_of
 from service.decoding import Decoders
 from service.explanation import METHODS, ExplanationError, occlude, overlay
-from service.job_options import Source
 from service.jobs import JobQueue
 from service.lanes import Lanes, Ticket
 from service.redaction import names_of_places, redacted
@@ -102,8 +101,7 @@ class Engine:
         except BaseException:
             self.decoders.close()
             raise
-        sources = {name: Source(one.path, one.format, one.map) for name, one in settings.catalogs.items()}
-        self.jobs = JobQueue(settings.gallery, sources, settings.encoders, on_done=self._take_what_is_new)
+        self.jobs = JobQueue(settings.gallery, settings.catalogs, settings.encoders, on_done=self._take_what_is_new)
         # A page of neighbours is asked for again and again.
         self._images: LRUCache[tuple[int, int], bytes] = LRUCache(settings.image_cache_mb * 2**20, getsizeof=len)
         self._images_lock = threading.Lock()
@@ -187,7 +185,7 @@ class Engine:
         box = question.box if question.item_id is None else serving.gallery.item(question.item_id).box
         pixels = self._decode(serving, photo, box, ticket)
         with ticket.stage("explain"):
-            number = self._label_number(head, question.label, serving.encoder.encode(pixels[None]))
+            number = self._label_number(head, question.label, pixels, serving.encoder)
             done = occlude(
                 pixels,
                 serving.encoder,
@@ -210,9 +208,10 @@ class Engine:
             receipt=receipt_of(serving, ticket, [head]),
         )
 
-    def _label_number(self, head: FittedHead, label: str | None, embedding: NDArray[np.float32]) -> int:
+    def _label_number(self, head: FittedHead, label: str | None, pixels: NDArray[np.uint8], encoder: Encoder) -> int:
+        """The class number of a label, or of the likeliest one of a photo."""
         if label is None:
-            return int(head.answer(embedding).probabilities[0].argmax())
+            return int(head.answer(encoder.encode(pixels[None])).probabilities[0].argmax())
         if label not in head.card.labels:
             raise ExplanationError(
                 f"The {head.card.kind} head of '{head.card.target}' has no label '{label}'; it knows "
@@ -224,8 +223,7 @@ class Engine:
         self, serving: Serving, photo: bytes | None, item_id: str | None, box: Box | None, ticket: Ticket
     ) -> NDArray[np.float32]:
         """The embedding, (D,), of a photo, or the stored one of an item."""
-        if (photo is None) == (item_id is None):
-            raise QuestionError("Send a photo or name an item_id, and not both.")
+        _check_one_of(photo is not None, item_id)
         if item_id is not None:
             if box is not None:
                 raise QuestionError("A box is of a photo that is sent; an item has been encoded already.")
@@ -242,8 +240,7 @@ class Engine:
         self, serving: Serving, question: ClassifyQuestion, ticket: Ticket
     ) -> tuple[list[NDArray[np.float32]], list[str | None]]:
         """The embeddings of the photos that could be read, and for each photo why it could not, or None."""
-        if bool(question.photos) == (question.item_id is not None):
-            raise QuestionError("Send photos or name an item_id, and not both.")
+        _check_one_of(bool(question.photos), question.item_id)
         if len(question.photos) > self.settings.max_photos:
             raise QuestionError(
                 f"A request has at most {self.settings.max_photos} photos; got {len(question.photos)}. Send several."
@@ -348,8 +345,7 @@ class Engine:
 
     def _photo(self, serving: Serving, photo: bytes | None, item_id: str | None) -> bytes:
         """A photo that was sent, or an item's own."""
-        if (photo is None) == (item_id is None):
-            raise QuestionError("Send a photo or name an item_id, and not both.")
+        _check_one_of(photo is not None, item_id)
         if photo is not None:
             return photo
         assert item_id is not None
@@ -429,6 +425,11 @@ class Engine:
 
     def _edited(self, item: CatalogItem, is_new: bool) -> answers.Edited:
         return answers.Edited(item_answer(item), self.state.advance().gallery.snapshot.version, is_new)
+
+
+def _check_one_of(has_photo: bool, item_id: str | None) -> None:
+    if has_photo == (item_id is not None):
+        raise QuestionError("Send a photo or name an item_id, and not both.")
 
 
 def _on_one_core() -> None:

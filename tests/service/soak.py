@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -164,8 +164,7 @@ class Soak:
                 if ended.state != "done":
                     self.failures.append(f"job {ended.kind}: {ended.error}")
 
-    def _do(self, kind: str, ask: object) -> None:
-        assert callable(ask)
+    def _do(self, kind: str, ask: Callable[[], object]) -> None:
         try:
             ask()
             outcome = "200"

@@ -180,7 +180,7 @@ def test_one_bad_photo_of_several_costs_only_its_own_answer(engine):
 @pytest.mark.parametrize(
     ("question", "error", "sentence"),
     [
-        (ClassifyQuestion(), QuestionError, "photos or name an item_id"),
+        (ClassifyQuestion(), QuestionError, "photo or name an item_id"),
         (ClassifyQuestion((("0", photo(1)),) * 17), QuestionError, "at most 16 photos; got 17"),
         (ClassifyQuestion(item_id="i00001", targets=("colour",)), HeadNotFoundError, "no head of 'colour'.*type: knn"),
         (ClassifyQuestion(item_id="i00001", head="mlp"), HeadNotFoundError, "no mlp head"),
