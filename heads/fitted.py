@@ -25,14 +25,14 @@ class HeadCard:
     """What a fitted head is, as JSON-ready values.
 
     Args:
-        kind: `knn`, `linear`, `mlp` or `ensemble`.
+        kind: `knn`, `linear`, `mlp`, `ensemble` or `comparator`.
         target: The column that it predicts.
         labels: In class order.
         multi_label: Whether an item may have several.
-        encoder: Name of the encoder that made the embeddings.
+        encoder: Name of the encoder that made the embeddings; of a comparator, the folder of its run.
         encoder_fingerprint: And everything about it; embeddings of another are refused.
         gallery_version: Version of the gallery that it was fitted on.
-        items: Labelled items that it was fitted on.
+        items: Labelled items of the gallery that it was fitted on; of a comparator 0.
         unlabelled: Items that had no label in the target.
         rare: Labels with too few items to learn, and how many each had.
         min_count: Labels of fewer items were too rare.
@@ -97,7 +97,7 @@ class FittedHead:
         scores: (M,) float32 ascending, of heads.conformal; empty for several labels an item.
         novelty: None for several labels an item.
         thresholds: (C,) float32, from which probability on an item has the label; None where it has one label.
-        keys: (N,) int64, the caller's names of the training rows, in their order.
+        keys: (N,) int64, the caller's names of the training rows, in their order; a comparator has none.
         codes: (N,) int64, what each row's label was: see `label_codes`.
     """
 

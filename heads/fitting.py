@@ -12,25 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heads.balance import balanced, check_balance
-from heads.calibration import apply_temperature, choose_thresholds, fit_temperature
+from heads.calibration import apply_temperature
 from heads.checks import HeadError
-from heads.conformal import COVERAGE, conformal_scores, prediction_sets
 from heads.ensemble import MEMBERS, EnsembleHead
 from heads.fitted import FittedHead, HeadCard
 from heads.folds import assign_folds
 from heads.head import BaseHead, Head, fit_together
 from heads.labels import label_codes
-from heads.metrics import (
-    accuracy,
-    calibration_error,
-    label_scores,
-    log_loss,
-    macro,
-    micro_f1,
-    multi_label_log_loss,
-    multi_label_scores,
-    wilson_interval,
-)
+from heads.measurement import calibrate
 from heads.mlp import MlpHead, MlpProgress
 from heads.novelty import Novelty, Trial
 from heads.validation import LabelTrial, ask_without, label_trials, one_thread, out_of_fold
@@ -215,24 +204,19 @@ def _combine(heard: Sequence[_Heard], y: NDArray[Any]) -> _Heard:
 
 def _finish(heard: _Heard, training: Training, trials: list[LabelTrial], options: FitOptions) -> FittedHead:
     """The head with all that was learned from what was heard."""
-    labels, multi_label = training.labels, training.labels.multi_label
-    truth = labels.truth[heard.asked]
-    temperature = fit_temperature(truth, heard.said, multi_label=multi_label)
-    calibrated = apply_temperature(heard.said, temperature, multi_label=multi_label)
-    held_back = _held_back(truth, heard.said, multi_label=multi_label, seed=options.seed)
-    thresholds = scores = novelty = None
-    if multi_label:
-        thresholds = choose_thresholds(truth, calibrated)
-        figures = _multi_label_figures(truth, held_back, thresholds)
-    else:
-        scores = conformal_scores(truth, calibrated)
-        novelty = _novelty(heard, trials, temperature)
-        figures = _figures(labels.y[heard.asked], heard.said, held_back) | dict(novelty.rates if novelty else {})
+    labels = training.labels
+    learned = calibrate(
+        labels.truth[heard.asked],
+        heard.said,
+        multi_label=labels.multi_label,
+        novelty_at=partial(_novelty, heard, trials),
+        seed=options.seed,
+    )
     card = HeadCard(
         kind=heard.head.kind,
         target=labels.target,
         labels=labels.names,
-        multi_label=multi_label,
+        multi_label=labels.multi_label,
         encoder=training.encoder,
         encoder_fingerprint=training.encoder_fingerprint,
         gallery_version=training.gallery_version,
@@ -242,35 +226,20 @@ def _finish(heard: _Heard, training: Training, trials: list[LabelTrial], options
         min_count=labels.min_count,
         balance=options.balance,
         settings=heard.head.settings_,
-        validation={"photos": len(heard.asked), **figures, "temperature": temperature},
+        validation=learned.figures,
         fitted_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(heard.seconds, 2),
     )
     return FittedHead(
         head=heard.head,
         card=card,
-        temperature=temperature,
-        scores=np.zeros(0, np.float32) if scores is None else scores,
-        novelty=novelty,
-        thresholds=thresholds,
+        temperature=learned.temperature,
+        scores=learned.scores,
+        novelty=learned.novelty,
+        thresholds=learned.thresholds,
         keys=training.keys,
         codes=label_codes(labels.truth, labels.names),
     )
-
-
-def _held_back(
-    truth: NDArray[np.bool_], said: NDArray[np.float32], *, multi_label: bool, seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Probabilities and prediction sets, (M, C) each, of each half of the rows by what the other half gives."""
-    half = np.random.default_rng(seed).permutation(len(truth)) < len(truth) // 2
-    calibrated, sets = np.empty_like(said), np.zeros(truth.shape, bool)
-    for own in (half, ~half):
-        temperature = fit_temperature(truth[~own], said[~own], multi_label=multi_label)
-        calibrated[own] = apply_temperature(said[own], temperature, multi_label=multi_label)
-        if not multi_label:
-            other = apply_temperature(said[~own], temperature, multi_label=False)
-            sets[own] = prediction_sets(calibrated[own], conformal_scores(truth[~own], other))
-    return calibrated, sets
 
 
 def _novelty(heard: _Heard, trials: list[LabelTrial], temperature: float) -> Novelty | None:
@@ -280,41 +249,3 @@ def _novelty(heard: _Heard, trials: list[LabelTrial], temperature: float) -> Nov
         likely = apply_temperature(said, temperature, multi_label=False).max(axis=1)
         answers.append(Trial(trial.distances, likely, trial.is_novel))
     return Novelty.fit(answers) if answers else None
-
-
-def _figures(
-    y: NDArray[np.int64], said: NDArray[np.float32], held_back: tuple[NDArray[np.float32], NDArray[np.bool_]]
-) -> dict[str, Any]:
-    """How good a head is on photos that it was not fitted on, of one label each."""
-    calibrated, sets = held_back
-    predicted = calibrated.argmax(axis=1)
-    right, covered = predicted == y, sets[np.arange(len(y)), y]
-    low, high = wilson_interval(int(right.sum()), len(y))
-    return {
-        "accuracy": accuracy(y, predicted),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "macro_f1": macro(label_scores(y, predicted, calibrated.shape[1])).f1,
-        "log_loss": log_loss(y, calibrated),
-        "calibration_error_before": calibration_error(said.max(axis=1), said.argmax(axis=1) == y),
-        "calibration_error": calibration_error(calibrated.max(axis=1), right),
-        "coverage_wanted": COVERAGE,
-        "coverage": float(covered.mean()),
-        "set_size": float(sets.sum(axis=1).mean()),
-        "empty_sets": float((~sets.any(axis=1)).mean()),
-    }
-
-
-def _multi_label_figures(
-    truth: NDArray[np.bool_],
-    held_back: tuple[NDArray[np.float32], NDArray[np.bool_]],
-    thresholds: NDArray[np.float32],
-) -> dict[str, Any]:
-    """How good a head is on photos that it was not fitted on, of several labels each; thresholds are of the same."""
-    calibrated = held_back[0]
-    predicted = calibrated >= thresholds
-    return {
-        "micro_f1": micro_f1(truth, predicted),
-        "macro_f1": macro(multi_label_scores(truth, predicted)).f1,
-        "log_loss": multi_label_log_loss(truth, calibrated),
-    }

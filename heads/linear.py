@@ -9,7 +9,7 @@ import numpy as np
 
 from heads.calibration import calibrated_log_loss
 from heads.checks import HeadError, check_query
-from heads.head import BaseHead
+from heads.head import BaseHead, Head
 from heads.logits import sigmoid, softmax
 from heads.sample import Sample
 
@@ -24,21 +24,36 @@ _TOLERANCE = 1e-4
 _ITERATIONS = 300
 
 
-class LinearHead(BaseHead):
-    """Logistic regression (softmax; one sigmoid a label where an item has several), fitted by L-BFGS.
-
-    Args:
-        penalty: Weight of half the sum of squared coefficients, against the mean loss, above 0; None chooses it by log
-            loss on validation.
+class LinearLayer(Head):
+    """A head whose logits are linear in the embeddings.
 
     Attributes:
         coef_: (D, C) float32, in terms of the embeddings themselves.
         intercept_: (C,) float32.
     """
 
-    kind = "linear"
     coef_: NDArray[np.float32]
     intercept_: NDArray[np.float32]
+
+    def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `Head.predict_proba`."""
+        check_query(embeddings, len(self.coef_))
+        return _probabilities(embeddings @ self.coef_ + self.intercept_, self.multi_label_)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """As `Head.arrays`."""
+        return {"coef": self.coef_, "intercept": self.intercept_}
+
+
+class LinearHead(LinearLayer, BaseHead):
+    """Logistic regression (softmax; one sigmoid a label where an item has several), fitted by L-BFGS.
+
+    Args:
+        penalty: Weight of half the sum of squared coefficients, against the mean loss, above 0; None chooses it by log
+            loss on validation.
+    """
+
+    kind = "linear"
 
     def __init__(self, *, penalty: float | None = None) -> None:
         if penalty is not None and not penalty > 0:
@@ -82,18 +97,9 @@ class LinearHead(BaseHead):
         self.intercept_ = solution[-1] - sample.scaling.mean @ self.coef_
         return self
 
-    def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As `Head.predict_proba`."""
-        check_query(embeddings, len(self.coef_))
-        return _probabilities(embeddings @ self.coef_ + self.intercept_, self.multi_label_)
-
     def chosen(self) -> Self:
         """As `BaseHead.chosen`."""
         return type(self)(penalty=self.settings_["penalty"])
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """As `Head.arrays`."""
-        return {"coef": self.coef_, "intercept": self.intercept_}
 
     @classmethod
     def restored(

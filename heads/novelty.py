@@ -43,7 +43,8 @@ class Novelty:
     Args:
         weights: (3,) float32: of 1, of the logarithm of the distance, and of the log odds of the likeliest label.
         known: (K,) float32, the strangeness of known photos, ascending.
-        rates: Measured on labels held out on purpose, at REJECTED: see `fit`; empty where there are too few labels.
+        rates: Measured on labels held out on purpose, at REJECTED: see `fit`; empty where there are too few labels, or
+            none were held out.
     """
 
     weights: NDArray[np.float32]
@@ -78,10 +79,17 @@ class Novelty:
         features = np.concatenate([_features(trial.distances, trial.probabilities) for trial in trials])
         is_novel = np.concatenate([trial.is_novel for trial in trials])
         weights = _separate(features, is_novel)
-        known = np.sort(features[~is_novel] @ weights)
-        if len(known) > _KNOWN_KEPT:
-            known = np.quantile(known, np.linspace(0, 1, _KNOWN_KEPT)).astype(np.float32)
-        return cls(weights, known, {})
+        return cls(weights, _kept(features[~is_novel] @ weights), {})
+
+    @classmethod
+    def of_doubt(cls, probabilities: NDArray[np.float32]) -> Novelty:
+        """The scale of a head that had no trial: the less likely the likeliest label, the stranger.
+
+        Args:
+            probabilities: (K,) calibrated probability of the likeliest label, of known photos.
+        """
+        weights = np.array([0, 0, -1], np.float32)
+        return cls(weights, _kept(_features(np.zeros(len(probabilities), np.float32), probabilities) @ weights), {})
 
     def familiarity(self, distances: NDArray[np.float32], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """The share, (B,) 0..1, of known photos that look at least as strange; below 0.05, "none of these".
@@ -102,6 +110,14 @@ def _features(distances: NDArray[np.float32], probabilities: NDArray[np.float32]
     columns = [np.ones(len(likely)), np.log(distances.clip(0) + 1e-3), np.log(likely) - np.log1p(-likely)]
     features: NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32)
     return features
+
+
+def _kept(strangeness: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The strangeness of known photos, ascending; of very many the quantiles."""
+    known = np.sort(strangeness)
+    if len(known) > _KNOWN_KEPT:
+        known = np.quantile(known, np.linspace(0, 1, _KNOWN_KEPT)).astype(np.float32)
+    return known
 
 
 def _separate(features: NDArray[np.float32], is_novel: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heads.checks import HeadError
+from heads.comparator import ComparatorHead
 from heads.ensemble import MEMBERS, EnsembleHead
 from heads.fitted import FittedHead, HeadCard
 from heads.novelty import Novelty
@@ -18,6 +19,14 @@ from heads.novelty import Novelty
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from heads.head import Head
+
+# What can be stored and asked, fitted on a gallery or not.
+STORED_KINDS: Mapping[str, type[Head]] = {
+    **MEMBERS,
+    EnsembleHead.kind: EnsembleHead,
+    ComparatorHead.kind: ComparatorHead,
+}
 # A card with another number was written by another Modiste.
 HEAD_VERSION = 1
 
@@ -97,12 +106,11 @@ def unpack(card: HeadCard, record: Mapping[str, Any], content: bytes, source: st
         raise StoredHeadError(f"{source} is not what was written; it is damaged. Fit the head again.")
     arrays: dict[str, NDArray[Any]] = load(content)
     own = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
-    kind = EnsembleHead if card.kind == EnsembleHead.kind else MEMBERS[card.kind]
     novelty = None
     if "novelty.weights" in arrays:
         novelty = Novelty(arrays["novelty.weights"], arrays["novelty.known"], {})
     return FittedHead(
-        head=kind.restored(card.settings, own, np.arange(len(card.labels)), card.multi_label),
+        head=STORED_KINDS[card.kind].restored(card.settings, own, np.arange(len(card.labels)), card.multi_label),
         card=card,
         temperature=float(record["temperature"]),
         scores=arrays["scores"],

@@ -13,10 +13,11 @@ from heads import mlp
 from heads.calibration import apply_temperature, fit_temperature
 from heads.checks import HeadError
 from heads.conformal import conformal_scores
-from heads.fitting import FitOptions, Training, _held_back, fit_heads
+from heads.fitting import FitOptions, Training, fit_heads
 from heads.folds import assign_folds
 from heads.head import sampling_of
 from heads.labels import encode_labels, label_codes
+from heads.measurement import _held_back
 from heads.metrics import calibration_error, wilson_interval
 from heads.validation import out_of_fold
 from tests.heads.worlds import clusters, wardrobe
