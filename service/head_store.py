@@ -1,4 +1,8 @@
-"""Fitted heads in a gallery's folder: `heads/<target>/<kind>.json` and the arrays that it names."""
+"""Fitted heads in a gallery's folder: `heads/<target>/<kind>.json` and the arrays that it names.
+
+Comparators lie among them, though they answer through an encoder of their own. `heads/<target>/default` is the kind
+that somebody chose to answer.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from heads.checks import HeadError
-from heads.fitting import KINDS
-from heads.storage import StoredHeadError, pack, read_card, unpack
+from heads.comparator import ComparatorHead
+from heads.storage import STORED_KINDS, StoredHeadError, pack, read_card, unpack
 from indexer.files import fsync, replace_file
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from indexer.encoders import EncoderCard
 
 HEADS_FOLDER = "heads"
+SELECTION = "default"
 # File systems take 255 bytes; targets with longer names are told apart by a digest.
 _LONGEST = 200
 
@@ -59,18 +64,18 @@ def load_head(gallery: Path, target: str, kind: str, encoder: EncoderCard) -> Fi
     Args:
         gallery: The gallery's folder.
         target: What it predicts.
-        kind: `knn`, `linear`, `mlp` or `ensemble`.
-        encoder: Of the embeddings that it will be asked about.
+        kind: `knn`, `linear`, `mlp`, `ensemble` or `comparator`.
+        encoder: The gallery's, of the embeddings that all but a comparator will be asked about.
 
     Raises:
         HeadNotFoundError: There is none; the message lists those that there are.
         StoredHeadError: It is damaged, or of another encoder.
     """
     path = _folder(gallery, target) / f"{kind}.json"
-    if kind not in KINDS or not path.exists():
+    if kind not in STORED_KINDS or not path.exists():
         raise HeadNotFoundError(_missing(gallery, target, kind))
     card, record, content = _read(path)
-    if card.encoder_fingerprint != encoder.fingerprint:
+    if not is_usable(card, encoder):
         raise StoredHeadError(
             f"The {kind} head of '{target}' was fitted on embeddings of {card.encoder}, with another setting or of "
             f"another encoder than those of gallery {gallery} ({encoder.name}). Fit it again: modiste fit --gallery "
@@ -102,13 +107,13 @@ def stored_cards(gallery: Path, target: str | None = None, *, skip_damaged: bool
 
 
 def load_heads(gallery: Path, target: str, kinds: Sequence[str] | None, encoder: EncoderCard) -> list[FittedHead]:
-    """The heads of a target, of the kinds asked for; None for all that are fitted with this encoder.
+    """The heads of a target, of the kinds asked for; None for all that are fitted on the gallery, with this encoder.
 
     Raises:
         HeadNotFoundError: There is none.
         StoredHeadError: As `load_head`.
     """
-    wanted = [card.kind for card in _own_cards(gallery, target, encoder)] if kinds is None else kinds
+    wanted = [card.kind for card in _fitted(_own_cards(gallery, target, encoder))] if kinds is None else kinds
     return [load_head(gallery, target, kind, encoder) for kind in wanted]
 
 
@@ -119,30 +124,91 @@ def fitted_targets(gallery: Path, encoder: EncoderCard, kind: str | None = None)
         HeadNotFoundError: None has.
     """
     cards = [card for card in stored_cards(gallery) if kind in (None, card.kind)]
-    targets = sorted({card.target for card in cards if card.encoder_fingerprint == encoder.fingerprint})
+    targets = sorted({card.target for card in cards if is_usable(card, encoder)})
     if not targets:
         raise HeadNotFoundError(_missing(gallery, None, kind))
     return targets
 
 
 def best_kind(gallery: Path, target: str, encoder: EncoderCard) -> str:
-    """The kind of the target's head that did best on validation: the least log loss.
+    """The kind of the target's head that answers where none is named; see `best_card`.
 
     Raises:
         HeadNotFoundError: The target has no head of this encoder.
     """
-    return best_card(_own_cards(gallery, target, encoder)).kind
+    return best_card(_own_cards(gallery, target, encoder), selected_kind(gallery, target)).kind
 
 
-def best_card(cards: Iterable[HeadCard]) -> HeadCard:
-    """Of one or more heads of a target the one that did best on validation: the least log loss."""
-    return min(cards, key=lambda card: (card.validation["log_loss"], card.kind))
+def best_card(cards: Iterable[HeadCard], selected: str | None = None) -> HeadCard:
+    """Of one or more heads of a target the one that answers where none is named.
+
+    That is the selected one; where it is not among them, of those fitted on the gallery the one that did best on
+    validation: the least log loss. A comparator's figures are of other photos, so it answers unselected only where it
+    is alone.
+    """
+    among = list(cards)
+    chosen = [card for card in among if card.kind == selected] or _fitted(among)
+    return min(chosen, key=lambda card: (card.validation["log_loss"], card.kind))
+
+
+def select_head(gallery: Path, target: str, kind: str) -> None:
+    """Lets a head answer for its target where no kind is named, until another is selected; fitting again keeps it.
+
+    Args:
+        gallery: The gallery's folder.
+        target: Whose.
+        kind: Of a stored head.
+
+    Raises:
+        HeadNotFoundError: There is none.
+        StoredHeadError: Its card is damaged.
+        OSError: It could not be written; the old selection stands.
+    """
+    with FileLock(gallery / ".heads.lock"):
+        if kind not in [card.kind for card in stored_cards(gallery, target)]:
+            raise HeadNotFoundError(_missing(gallery, target, kind))
+        replace_file(_folder(gallery, target) / SELECTION, f"{kind}\n".encode())
+
+
+def selected_kind(gallery: Path, target: str) -> str | None:
+    """The kind that `select_head` chose for a target, whether it is there or not; None where nothing was chosen."""
+    try:
+        return (_folder(gallery, target) / SELECTION).read_text(errors="replace").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def selection_warning(target: str, selected: str | None, cards: Iterable[HeadCard]) -> str | None:
+    """A sentence where the head that was selected for a target is not among those that can be asked; None where it is.
+
+    Args:
+        target: Whose heads.
+        selected: Of `selected_kind`.
+        cards: Of the target's heads that can be asked.
+    """
+    kinds = sorted(card.kind for card in cards)
+    if selected is None or not kinds or selected in kinds:
+        return None
+    return (
+        f"The {selected[:40]} head was selected for '{target}', and is gone or of another encoder; the best of "
+        f"{', '.join(kinds)} answers."
+    )
+
+
+def is_usable(card: HeadCard, encoder: EncoderCard) -> bool:
+    """Whether a head can be asked in a gallery of this encoder; a comparator brings its own."""
+    return card.kind == ComparatorHead.kind or card.encoder_fingerprint == encoder.fingerprint
+
+
+def _fitted(cards: Sequence[HeadCard]) -> Sequence[HeadCard]:
+    """Those that were fitted on the gallery; all where none was."""
+    return [card for card in cards if card.kind != ComparatorHead.kind] or cards
 
 
 def _own_cards(gallery: Path, target: str, encoder: EncoderCard) -> list[HeadCard]:
     """The cards of a target's heads: of this encoder, or where there are none, of others, to be refused by name."""
     cards = stored_cards(gallery, target)
-    own = [card for card in cards if card.encoder_fingerprint == encoder.fingerprint] or cards
+    own = [card for card in cards if is_usable(card, encoder)] or cards
     if not own:
         raise HeadNotFoundError(_missing(gallery, target, None))
     return own
@@ -182,5 +248,9 @@ def _missing(gallery: Path, target: str | None, kind: str | None) -> str:
     fitted = "; ".join(f"{name}: {', '.join(found)}" for name, found in kinds.items())
     what = f"{kind} head" if kind else "head"
     of = f" of '{target}'" if target else " of this encoder"
-    ask = f"modiste fit --gallery {gallery} --targets {target or 'TARGET'}{f' --head {kind}' if kind else ''}"
-    return f"Gallery {gallery} has no {what}{of}; fitted are {fitted or 'none'}. Fit one: {ask}"
+    if kind == ComparatorHead.kind:
+        ask = f"Add one that `modiste finetune` trained: modiste fit --gallery {gallery} --run RUN"
+    else:
+        of_kind = f" --head {kind}" if kind else ""
+        ask = f"Fit one: modiste fit --gallery {gallery} --targets {target or 'TARGET'}{of_kind}"
+    return f"Gallery {gallery} has no {what}{of}; fitted are {fitted or 'none'}. {ask}"
