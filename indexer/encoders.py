@@ -31,6 +31,8 @@ LITE_STD = (128 / 255,) * 3
 LITE_POOLINGS = ("mean+early", "mean", "gem")
 # Channels that `mean+early` adds.
 EARLY_WIDTH = 40
+# Networks of indexer.architectures that are trained from scratch, and the channels of their last maps.
+SMALL_WIDTHS = {"fashionnet-small": 256, "fashionnet-medium": 448, "simple-cnn": 128}
 
 
 class EncoderError(RuntimeError):
@@ -159,7 +161,7 @@ class Weights:
 
     Args:
         name: As in the card.
-        kind: The network that the weights are for: `lite0` or `transformers` (its config.json lies beside the file).
+        kind: What the file is: `lite0` (the embedded one), `transformers` or `run` (config.json lies beside these).
         file: The weights file.
         width: Channels of the network's last feature map or token.
         poolings: Poolings that the network allows, the default first.
@@ -217,14 +219,16 @@ def find_weights(name: str, *, download: bool = True) -> Weights:
     if name == EMBEDDED:
         return _embedded_weights()
     if name in KNOWN:
-        return _folder_weights(name, _hub_folder(name, download=download))
+        repo = KNOWN[name].source.removeprefix("hub ")
+        way_out = f"`--encoder {EMBEDDED}`, which comes with Modiste, or `--encoder FOLDER` with a downloaded {repo}"
+        return folder_weights(name, hub_folder(name, repo, way_out=way_out, download=download))
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise EncoderError(
             f"There is no encoder '{name}': it is neither a folder nor one of {', '.join(KNOWN)}. "
             "`modiste encoders` lists them."
         )
-    return _folder_weights(str(folder.resolve()), folder)
+    return folder_weights(str(folder.resolve()), folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,15 +321,24 @@ def _embedded_weights() -> Weights:
     return Weights(EMBEDDED, "lite0", file, 1280, LITE_POOLINGS, mean=LITE_MEAN, std=LITE_STD)
 
 
-def _hub_folder(name: str, *, download: bool) -> Path:
-    """The local snapshot of a hub encoder; only the weights and the two configurations are fetched."""
+def hub_folder(name: str, repo: str, *, way_out: str, download: bool = True) -> Path:
+    """The local snapshot of a hub model; only the weights and the two configurations are fetched.
+
+    Args:
+        name: What the user asked for.
+        repo: The hub's name of it.
+        way_out: What to use instead, for the error.
+        download: Whether the hub may be asked for weights that are not cached.
+
+    Raises:
+        EncoderError: The weights are not at hand and cannot be had.
+    """
     import os
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    repo = KNOWN[name].source.removeprefix("hub ")
     patterns = ["model.safetensors", "config.json", "preprocessor_config.json"]
     try:
         folder = Path(snapshot_download(repo, allow_patterns=patterns, local_files_only=True))
@@ -340,13 +353,16 @@ def _hub_folder(name: str, *, download: bool) -> Path:
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, RuntimeError) as error:
             cause = error
     raise EncoderError(
-        f"The weights of '{name}' are not on this machine and the hub ({repo}) could not be reached. "
-        f"Use `--encoder {EMBEDDED}`, which comes with Modiste, or `--encoder FOLDER` with a downloaded {repo}."
+        f"The weights of '{name}' are not on this machine and the hub ({repo}) could not be reached. Use {way_out}."
     ) from cause
 
 
-def _folder_weights(name: str, folder: Path) -> Weights:
-    """The weights in a `transformers` folder or a finetune run, told apart by their config.json."""
+def folder_weights(name: str, folder: Path) -> Weights:
+    """The weights in a `transformers` folder or a finetune run, told apart by their config.json.
+
+    Raises:
+        EncoderError: The folder holds neither, or no weights.
+    """
     config = _read_json(folder / "config.json", name)
     is_run = "modiste_checkpoint" in config
     if is_run and config["modiste_checkpoint"] != 1:
@@ -357,29 +373,69 @@ def _folder_weights(name: str, folder: Path) -> Weights:
             f"Encoder folder {folder} has no {file.name}. Save the model with `save_pretrained(folder)`; "
             "pickled weights are not opened."
         )
-    if is_run and config.get("network") == EMBEDDED:
-        size = int(config.get("image_size", 224))
-        return Weights(name, "lite0", file, 1280, LITE_POOLINGS, size, mean=LITE_MEAN, std=LITE_STD)
-    network = config["network"] if is_run else config
-    vision = network.get("vision_config", network) if isinstance(network, dict) else {}
-    width = vision.get("hidden_size") or (vision.get("hidden_sizes") or [0])[-1]
+    width, poolings = backbone_features(config.get("network") if is_run else config)
     if not width:
         raise EncoderError(
             f"Encoder folder {folder} holds no vision model that Modiste knows: its config has no width."
         )
+    if is_run:
+        return _run_weights(name, file, config, width, poolings)
     processor_file = folder / "preprocessor_config.json"
-    processor = config if is_run else _read_json(processor_file, name) if processor_file.exists() else {}
-    # Hierarchical transformers (Swin) have patches but no class token; `depths` gives them away.
-    has_class_token = "patch_size" in vision and "hidden_size" in vision and "depths" not in vision
+    processor = _read_json(processor_file, name) if processor_file.exists() else {}
     return Weights(
         name=name,
         kind="transformers",
         file=file,
-        width=int(width),
-        poolings=("cls", "mean", "cls+mean") if has_class_token else ("mean", "gem"),
-        image_size=_image_size(vision, processor),
+        width=width,
+        poolings=poolings,
+        image_size=_image_size(config.get("vision_config", config), processor),
         mean=_triple(processor.get("image_mean"), IMAGENET_MEAN),
         std=_triple(processor.get("image_std"), IMAGENET_STD),
+    )
+
+
+def backbone_features(network: object) -> tuple[int, tuple[str, ...]]:
+    """Channels of a network's last map or token, 0 where it is not known, and its poolings, the default first.
+
+    Args:
+        network: As `indexer.networks.build_backbone`.
+    """
+    if network == EMBEDDED:
+        return 1280, LITE_POOLINGS
+    if isinstance(network, str):
+        return SMALL_WIDTHS.get(network, 0), ("mean", "gem")
+    if not isinstance(network, dict):
+        return 0, ()
+    if network.get("adapter"):
+        return backbone_features(network.get("backbone"))
+    if "timm" in network:
+        return int(network.get("width", 0)), tuple(network.get("poolings", ("mean", "gem")))
+    vision = network.get("vision_config", network)
+    width = vision.get("hidden_size") or (vision.get("hidden_sizes") or [0])[-1]
+    return int(width), ("cls", "mean", "cls+mean") if has_class_token(vision) else ("mean", "gem")
+
+
+def has_class_token(vision: dict[str, Any]) -> bool:
+    """Whether a `transformers` vision configuration is that of a model with a class token."""
+    # Hierarchical transformers (Swin) have patches but no class token; `depths` gives them away.
+    return "patch_size" in vision and "hidden_size" in vision and "depths" not in vision
+
+
+def _run_weights(name: str, file: Path, config: dict[str, Any], width: int, poolings: tuple[str, ...]) -> Weights:
+    """The backbone of a finetune run; the pooling that it was trained with is the default."""
+    trained = config.get("pooling", poolings[0])
+    if trained not in poolings:
+        raise EncoderError(f"Run {file.parent} pools '{trained}'; its network allows {' or '.join(poolings)}.")
+    is_lite = config["network"] == EMBEDDED
+    return Weights(
+        name=name,
+        kind="run",
+        file=file,
+        width=width,
+        poolings=(trained, *(pooling for pooling in poolings if pooling != trained)),
+        image_size=int(config.get("image_size", 224)),
+        mean=_triple(config.get("image_mean"), LITE_MEAN if is_lite else IMAGENET_MEAN),
+        std=_triple(config.get("image_std"), LITE_STD if is_lite else IMAGENET_STD),
     )
 
 

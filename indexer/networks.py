@@ -5,14 +5,17 @@ Normalisation and pooling are part of the module, so every runtime computes the 
 
 from __future__ import annotations
 
+import inspect
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from indexer.encoders import EncoderCard, EncoderError, Weights
+from indexer.architectures import AdaptedNetwork, build_small_network
+from indexer.encoders import EMBEDDED, SMALL_WIDTHS, EncoderCard, EncoderError, Weights, has_class_token
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,65 +30,84 @@ _EARLY_WEIGHT = 0.5
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
 
 
+class PhotoCard(Protocol):
+    """What a card says about preparing photos and pooling features."""
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Per-channel mean of values 0..1."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Per-channel divisor after that."""
+        ...
+
+    @property
+    def pooling(self) -> str:
+        """Pooling of the last map or tokens."""
+        ...
+
+
 class PooledNetwork(nn.Module):
     """A backbone with normalisation before it and pooling after it."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, backbone: nn.Module, card: EncoderCard, patches: int) -> None:
+    def __init__(self, backbone: nn.Module, card: PhotoCard) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = card.pooling
-        self.patches = patches
+        self.patch_size = _patch_size(backbone)
         # (1, 3, 1, 1), in the 0..255 scale of the photos.
-        self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1) * 255)
+        self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pooled features, (B, D), of (B, S, S, 3) uint8 photos; not yet of unit length."""
         # (B, S, S, 3) to (B, 3, S, S)
         x = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)
-        features = self.backbone((x - self.mean) / self.std)
+        x = (x - self.mean) / self.std
+        backbone = self.backbone
+        if isinstance(backbone, AdaptedNetwork):
+            x, backbone = backbone.adapter(x), backbone.backbone
+        features = _run_backbone(backbone, x)
         if self.pooling == "mean+early":
             return _pool_with_early(*features)
         last = features[1] if isinstance(features, tuple) else features
-        return _pool_map(last, self.pooling) if last.ndim == 4 else self._pool_tokens(last)
+        return _pool_map(last, self.pooling) if last.ndim == 4 else self._pool_tokens(last, int(x.shape[-1]))
 
-    def _pool_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _pool_tokens(self, tokens: torch.Tensor, side: int) -> torch.Tensor:
         """(B, T, C) to (B, D): the class token stands first, registers between it and the P patches."""
-        class_token, patches = tokens[:, 0], tokens[:, -self.patches :].mean(1)
+        # Where there is no class token P is not known, and all tokens are patches.
+        count = (side // self.patch_size) ** 2 if self.patch_size else 0
+        class_token, patches = tokens[:, 0], tokens[:, -count:].mean(1)
         if self.pooling == "cls+mean":
             return torch.cat([class_token, patches], dim=1)
         return class_token if self.pooling == "cls" else patches
 
 
-class _LiteBackbone(nn.Module):
+class LiteNetwork(nn.Module):
     """EfficientNet-Lite0 up to an early map, (B, 40, S / 8, S / 8), and its last one, (B, 1280, S / 32, S / 32)."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.network = network
+        from efficientnet_lite_pytorch import EfficientNet
+
+        network: Any = EfficientNet.from_name(EMBEDDED)
+        # The published names, and no classifier.
+        self._conv_stem, self._bn0, self._blocks = network._conv_stem, network._bn0, network._blocks
+        self._conv_head, self._bn1, self._swish = network._conv_head, network._bn1, network._swish
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        network = self.network
-        x = early = network._swish(network._bn0(network._conv_stem(x)))
-        for number, block in enumerate(network._blocks):
+        """Both maps of (B, 3, S, S) normalised photos."""
+        x = early = self._swish(self._bn0(self._conv_stem(x)))
+        for number, block in enumerate(self._blocks):
             x = block(x)
             if number == _EARLY_BLOCK:
                 early = x
-        return early, network._swish(network._bn1(network._conv_head(x)))
-
-
-class _TransformersBackbone(nn.Module):
-    """A `transformers` vision model up to its last hidden state."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(pixel_values=x).last_hidden_state  # type: ignore[no-any-return]
+        return early, self._swish(self._bn1(self._conv_head(x)))
 
 
 def build_network(weights: Weights, card: EncoderCard) -> PooledNetwork:
@@ -94,57 +116,144 @@ def build_network(weights: Weights, card: EncoderCard) -> PooledNetwork:
     Raises:
         EncoderError: The weights file does not fit the network, or the network is not known.
     """
-    build = {"lite0": _build_lite0, "transformers": _build_transformers}[weights.kind]
+    backbone = load_backbone(weights)
+    return PooledNetwork(backbone, card).eval().requires_grad_(requires_grad=False)
+
+
+def load_backbone(weights: Weights) -> nn.Module:
+    """The backbone with its weights loaded, fp32, on the CPU, trainable; its state_dict has the names of a run.
+
+    Raises:
+        EncoderError: The weights file does not fit the network, or the network is not known.
+    """
+    load = {"lite0": _load_embedded, "transformers": _load_folder, "run": _load_run}[weights.kind]
     try:
-        backbone, patches = build(weights)
+        return load(weights.file).float()
     except EncoderError:
         raise
     except Exception as error:  # torch, safetensors and transformers each raise what they like for a damaged file.
         raise EncoderError(
             f"The weights of '{weights.name}' ({weights.file}) cannot be loaded: {' '.join(str(error).split())[:300]}"
         ) from error
-    return PooledNetwork(backbone, card, patches).eval().requires_grad_(requires_grad=False)
 
 
-def _build_lite0(weights: Weights) -> tuple[nn.Module, int]:
-    from efficientnet_lite_pytorch import EfficientNet
+def build_backbone(network: str | Mapping[str, Any]) -> nn.Module:
+    """A backbone with random weights, from what stands under `network` in a run's config.json.
 
-    network = EfficientNet.from_name("efficientnet-lite0")
-    if weights.file.suffix == ".safetensors":
-        # The classifier of the pretrained network is none of the backbone.
-        classifier = {key: value for key, value in network.state_dict().items() if key.startswith("_fc.")}
-        network.load_state_dict(classifier | _backbone_weights(weights.file))
-    else:
-        network.load_state_dict(torch.load(weights.file, weights_only=True, map_location="cpu"))
-    return _LiteBackbone(network), 0
+    Args:
+        network: A name (`efficientnet-lite0`, or one of `indexer.encoders.SMALL_WIDTHS`), `{"timm": NAME, ...}`, the
+            configuration of a `transformers` model, or `{"adapter": true, "backbone": ...}` with any of these.
 
-
-def _build_transformers(weights: Weights) -> tuple[nn.Module, int]:
-    import transformers
+    Raises:
+        EncoderError: There is no such network, or its library is not installed.
+    """
+    if isinstance(network, str):
+        if network != EMBEDDED and network not in SMALL_WIDTHS:
+            known = ", ".join((EMBEDDED, *SMALL_WIDTHS))
+            raise EncoderError(f"There is no network '{network}'; the ones known by name are {known}.")
+        return LiteNetwork() if network == EMBEDDED else build_small_network(network)
+    if network.get("adapter"):
+        return AdaptedNetwork(build_backbone(network["backbone"]))
+    if "timm" in network:
+        return create_timm_model(str(network["timm"]), pretrained=False)
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_class = _model_class(network)
+    fields = {key: value for key, value in network.items() if key != "dtype"}
+    return model_class(CONFIG_MAPPING[network["model_type"]].from_dict(fields))  # type: ignore[no-any-return]
+
+
+def create_timm_model(name: str, *, pretrained: bool) -> nn.Module:
+    """A model of timm without classifier and pooling.
+
+    Raises:
+        EncoderError: timm is not installed, or does not know it, or cannot have its weights.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise EncoderError(
+            f"The network 'timm:{name}' needs the package timm, which is not installed; run `pip install timm`, "
+            f"or use another network, for example {EMBEDDED}."
+        ) from error
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
+    except Exception as error:  # timm raises what the hub's client and torch raise.
+        raise EncoderError(
+            f"timm cannot make '{name}'{' with its trained weights' if pretrained else ''}: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
+    return model
+
+
+def _load_embedded(file: Path) -> nn.Module:
+    network = LiteNetwork()
+    state = torch.load(file, weights_only=True, map_location="cpu")
+    # The classifier of the pretrained network is none of the backbone.
+    network.load_state_dict({key: value for key, value in state.items() if not key.startswith("_fc.")})
+    return network
+
+
+def _load_run(file: Path) -> nn.Module:
+    backbone = build_backbone(_read_config(file)["network"])
+    backbone.load_state_dict(_backbone_weights(file))
+    return backbone
+
+
+def _load_folder(file: Path) -> nn.Module:
+    model_class = _model_class(_read_config(file))
+    return model_class.from_pretrained(  # type: ignore[no-any-return]
+        file.parent, use_safetensors=True, local_files_only=True
+    )
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    return json.loads((file.parent / "config.json").read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+def _model_class(config: Mapping[str, Any]) -> Any:
+    """The concrete class of a `transformers` vision model: the Auto classes can be made to run code from a folder."""
+    import transformers
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    fields: dict[str, Any] = json.loads((weights.file.parent / "config.json").read_text("utf-8"))
-    is_run = "modiste_checkpoint" in fields
-    fields = fields["network"] if is_run else fields
-    model_type = str(fields.get("model_type"))
+    model_type = str(config.get("model_type"))
     class_name = _VISION_CLASSES.get(model_type) or MODEL_MAPPING_NAMES.get(model_type)
     if not isinstance(class_name, str):
-        raise EncoderError(f"Encoder '{weights.name}' is of type {model_type!r}, which transformers does not know.")
-    # A concrete class: the Auto classes can be made to run code that comes with the weights.
-    model_class = getattr(transformers, class_name)
-    if is_run:
-        model = model_class(CONFIG_MAPPING[model_type].from_dict(fields))
-        model.load_state_dict(_backbone_weights(weights.file))
-    else:
-        model = model_class.from_pretrained(weights.file.parent, use_safetensors=True, local_files_only=True)
-    patch_size = getattr(model.config, "patch_size", None)
-    patches = (
-        (weights.image_size // patch_size) ** 2 if isinstance(patch_size, int) and "cls" in weights.poolings else 0
-    )
-    return _TransformersBackbone(model), patches
+        raise EncoderError(f"A network is of type {model_type!r}, which transformers does not know.")
+    return getattr(transformers, class_name)
+
+
+def _run_backbone(backbone: nn.Module, x: torch.Tensor) -> Any:
+    """The last map (B, C, h, w), or tokens (B, T, C), or a pair of an early map and the last."""
+    if not hasattr(backbone, "main_input_name"):
+        features = backbone(x)
+        # Hierarchical transformers of timm put the channels last.
+        return features.permute(0, 3, 1, 2) if getattr(backbone, "output_fmt", None) == "NHWC" else features
+    # A model of `transformers`.
+    options: dict[str, bool] = {}
+    if int(x.shape[-1]) != _trained_size(backbone):
+        # Some interpolate their positions to another size when asked, the others always or have none.
+        parameters = inspect.signature(type(backbone).forward).parameters
+        options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in parameters else {}
+    return backbone(pixel_values=x, **options).last_hidden_state
+
+
+def _trained_size(model: Any) -> int | None:
+    size = getattr(model.config, "image_size", None)
+    return size if isinstance(size, int) else None
+
+
+def _patch_size(backbone: Any) -> int:
+    """Side of a patch of a transformer with a class token, pixels; 0 for any other network."""
+    if isinstance(backbone, AdaptedNetwork):
+        return _patch_size(backbone.backbone)
+    config = getattr(backbone, "config", None)
+    if getattr(backbone, "num_prefix_tokens", 0):
+        return int(backbone.patch_embed.patch_size[0])
+    size = getattr(config, "patch_size", None)
+    return size if isinstance(size, int) and has_class_token(config.to_dict()) else 0
 
 
 def _backbone_weights(file: Path) -> dict[str, torch.Tensor]:
