@@ -1,8 +1,11 @@
-"""Which of two heads is better on the same photos: McNemar's test, and the interval of the difference."""
+"""Which of several heads is better on the same photos: McNemar's test, and the interval of the difference."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -41,6 +44,11 @@ class PairedDifference:
     mean: float
     low: float
     high: float
+
+    @property
+    def reversed(self) -> PairedDifference:
+        """The first less the second."""
+        return PairedDifference(-self.mean, -self.high, -self.low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,67 @@ def paired_bootstrap(
     return PairedDifference(float(differences.mean()), float(low), float(high))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values of several tests, corrected so that one below 0.05 is a false alarm in 5 of 100 cases at most.
+
+    The smallest is multiplied by the number of tests, the next by one less, and so on; none becomes smaller than the
+    one before it, nor larger than 1. It holds however the tests depend on each other, and whichever of them is looked at.
+
+    Args:
+        p_values: Of each test, 0..1.
+
+    Raises:
+        MetricError: One is not in 0..1.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6
+    (1979).
+    """
+    if not all(0 <= value <= 1 for value in p_values):
+        raise MetricError(f"A p value is 0 to 1; got {', '.join(map(str, p_values))}.")
+    corrected, least = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = least
+    return corrected
+
+
+def photos_needed(
+    only_first: int, only_second: int, count: int, *, significance: float = SIGNIFICANCE, power: float = 0.8
+) -> int | None:
+    """How many photos it takes for McNemar's test to show the difference that was seen, if that is the true one.
+
+    Args:
+        only_first: Of the photos seen, those that only the first head has right.
+        only_second: Those that only the second one has right.
+        count: All of them.
+        significance: Below which p a difference counts as shown, above 0 and below 1.
+        power: In which share of such trials it would be shown, above 0 and below 1.
+
+    Returns:
+        The whole number of photos; None where both heads win equally many, and no number would do.
+
+    Source: R. Connor, "Sample size for testing differences in proportions for the paired-sample design", Biometrics 43
+    (1987), formula 2.
+    """
+    if only_first == only_second:
+        return None
+    differing, difference = (only_first + only_second) / count, abs(only_first - only_second) / count
+    normal = NormalDist()
+    surely, often = normal.inv_cdf(1 - significance / 2), normal.inv_cdf(power)
+    spread = surely * math.sqrt(differing) + often * math.sqrt(differing - difference**2)
+    return math.ceil((spread / difference) ** 2)
+
+
+def points(difference: PairedDifference) -> str:
+    """A difference of shares in percentage points with its interval, such as `3.0 points (1.3 to 4.9)`."""
+    return f"{100 * difference.mean:.1f} points ({100 * difference.low:z.1f} to {100 * difference.high:z.1f})"
+
+
+def chance(p_value: float) -> str:
+    """A p value of McNemar's test for a sentence, such as `McNemar p = 0.020`."""
+    return "McNemar p < 0.001" if p_value < 0.001 else f"McNemar p = {p_value:.3f}"
+
+
 def verdict(first_name: str, second_name: str, first_correct: Bools, second_correct: Bools) -> Verdict:
     """Which of two heads is right more often on the same photos, in a sentence.
 
@@ -146,17 +215,16 @@ def verdict(first_name: str, second_name: str, first_correct: Bools, second_corr
     count = len(first_correct)
     if not count:
         return Verdict(None, difference, test, f"{first_name} and {second_name} have no photos to be compared on.")
-    better, worse, mean, low, high = second_name, first_name, difference.mean, difference.low, difference.high
-    if mean < 0:
-        better, worse, mean, low, high = first_name, second_name, -mean, -high, -low
-    points = f"{100 * mean:.1f} points ({100 * low:z.1f} to {100 * high:z.1f})"
-    chance = "McNemar p < 0.001" if test.p_value < 0.001 else f"McNemar p = {test.p_value:.3f}"
+    better, worse, ahead = second_name, first_name, difference
+    if difference.mean < 0:
+        better, worse, ahead = first_name, second_name, difference.reversed
+    by, p = points(ahead), chance(test.p_value)
     photos = "this photo" if count == 1 else f"these {count:,} photos"
     if test.p_value < SIGNIFICANCE:
-        sentence = f"{better} is right more often than {worse}: {points}, {chance}, on {photos.removeprefix('these ')}."
+        sentence = f"{better} is right more often than {worse}: {by}, {p}, on {photos.removeprefix('these ')}."
         return Verdict(better, difference, test, sentence)
-    how = f"{better} is ahead by {points}" if mean else f"a difference of {points}"
-    sentence = f"{first_name} and {second_name} cannot be told apart on {photos}: {how}, {chance}."
+    how = f"{better} is ahead by {by}" if ahead.mean else f"a difference of {by}"
+    sentence = f"{first_name} and {second_name} cannot be told apart on {photos}: {how}, {p}."
     return Verdict(None, difference, test, sentence)
 
 

@@ -87,12 +87,31 @@ class TargetAnswers:
 
 
 def evaluate_target(answers: TargetAnswers) -> dict[str, Any]:
-    """The figures of each head, and the best head against each other one; JSON-ready, None where undefined.
+    """What `measure_target` gives, and as `verdicts` the best head against each other one.
+
+    For several labels an item a query is right, in verdicts, where all its labels are.
+
+    Raises:
+        ValueError: No head, two of one kind, or no query.
+        MetricError: Arrays that do not fit together.
+    """
+    figures = measure_target(answers)
+    best = next(head for head in answers.heads if head.kind == figures["best_head"])
+    right = right_by_head(answers)
+    return figures | {
+        "verdicts": {
+            head.kind: verdict(best.kind, head.kind, right[best.kind], right[head.kind]).sentence
+            for head in answers.heads
+            if head is not best
+        }
+    }
+
+
+def measure_target(answers: TargetAnswers) -> dict[str, Any]:
+    """The figures of each head; JSON-ready, None where undefined.
 
     A query whose label no head knows counts as wrong in `accuracy`, `top_k_accuracy` and calibration; `log_loss`,
-    `set_coverage` and the macro means leave it out. The best head has the highest accuracy, or micro F1 for several
-    labels an item; of equals, the lower log loss. For several labels an item a query is right, in verdicts, where all
-    its labels are.
+    `set_coverage` and the macro means leave it out. The best head is the first of `rank_heads`.
 
     Raises:
         ValueError: No head, two of one kind, or no query.
@@ -109,8 +128,6 @@ def evaluate_target(answers: TargetAnswers) -> dict[str, Any]:
     figures = {
         head.kind: (_several_figures if several else _one_label_figures)(answers, head) for head in answers.heads
     }
-    measure = "micro_f1" if several else "accuracy"
-    best = max(answers.heads, key=lambda head: _rank(figures[head.kind], measure))
     unknown = ~answers.truth.any(axis=1) if several else answers.truth < 0
     return {
         "target": answers.target,
@@ -119,22 +136,31 @@ def evaluate_target(answers: TargetAnswers) -> dict[str, Any]:
         "queries": len(answers.truth),
         # For several labels an item: queries without any label that the heads know.
         "queries_with_unknown_label": int(unknown.sum()),
-        "best_head": best.kind,
+        "best_head": rank_heads(figures)[0],
         "heads": figures,
-        "verdicts": {
-            head.kind: verdict(best.kind, head.kind, _right(answers, best), _right(answers, head)).sentence
-            for head in answers.heads
-            if head is not best
-        },
     }
 
 
-def _rank(figures: Mapping[str, Any], measure: str) -> tuple[float, float]:
-    return figures[measure] or 0.0, -(figures["log_loss"] or 0.0)
+def rank_heads(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Heads from the best: by accuracy, or micro F1 for several labels an item; of equals, the lower log loss first.
+
+    Args:
+        figures: Of each head, by its kind.
+    """
+
+    def rank(kind: str) -> tuple[float, float]:
+        of_head = figures[kind]
+        return of_head.get("accuracy", of_head.get("micro_f1")) or 0.0, -(of_head["log_loss"] or 0.0)
+
+    return sorted(figures, key=rank, reverse=True)
+
+
+def right_by_head(answers: TargetAnswers) -> dict[str, NDArray[np.bool_]]:
+    """Whether each head is right about each query, (Q,) by kind; for several labels an item, about all its labels."""
+    return {head.kind: _right(answers, head) for head in answers.heads}
 
 
 def _right(answers: TargetAnswers, head: HeadAnswers) -> NDArray[np.bool_]:
-    """Whether the head is right, (Q,)."""
     equal = head.predicted == answers.truth
     right: NDArray[np.bool_] = equal.all(axis=1) if equal.ndim == 2 else equal
     return right

@@ -126,19 +126,19 @@ def try_heads(gallery: Gallery, queries: Queries, heads: Sequence[FittedHead]) -
     return TargetAnswers(
         target=card.target,
         labels=card.labels,
-        truth=_truth(items, card.target, card.labels, multi_label=card.multi_label),
+        truth=truth_of(items, card.target, card.labels, multi_label=card.multi_label),
         true_names=tuple(", ".join(item.labels[card.target]) for item in items),
         items=items,
         gallery_counts={label: len(found) for label, found in gallery.labels.labels_of(card.target).items()},
-        heads=tuple(_answers(head, embeddings, near) for head in heads),
+        heads=tuple(answers_of(head, embeddings, near) for head in heads),
         neighbours=_neighbours_of(gallery, queries, rows),
     )
 
 
-def _truth(
+def truth_of(
     items: Sequence[CatalogItem], target: str, labels: Sequence[str], *, multi_label: bool
 ) -> NDArray[np.int64] | NDArray[np.bool_]:
-    """(Q,) class numbers, -1 for a label that the heads do not know; or (Q, C) bool."""
+    """What is true of labelled items: (Q,) class numbers, -1 for a label that is not among those; or (Q, C) bool."""
     number = {label: place for place, label in enumerate(labels)}
     if not multi_label:
         return np.array([number.get(item.labels[target][0], UNKNOWN) for item in items], np.int64)
@@ -148,7 +148,16 @@ def _truth(
     return truth
 
 
-def _answers(fitted: FittedHead, embeddings: NDArray[np.float32], near: NDArray[np.float32]) -> HeadAnswers:
+def answers_of(
+    fitted: FittedHead, embeddings: NDArray[np.float32], near: NDArray[np.float32] | None = None
+) -> HeadAnswers:
+    """What a fitted head says, and how fast.
+
+    Args:
+        fitted: The head.
+        embeddings: (Q, D) float32, one or more, of the head's encoder.
+        near: (Q,) of `distances_to_gallery`; None where it is not asked whether a photo is none of these.
+    """
     answers = fitted.answer(embeddings, distances=near)
     card = asdict(fitted.card) | {"coverage": COVERAGE}
     if fitted.thresholds is not None:
@@ -165,12 +174,13 @@ def _answers(fitted: FittedHead, embeddings: NDArray[np.float32], near: NDArray[
     )
 
 
-def _milliseconds(fitted: FittedHead, embeddings: NDArray[np.float32], near: NDArray[np.float32]) -> float:
+def _milliseconds(fitted: FittedHead, embeddings: NDArray[np.float32], near: NDArray[np.float32] | None) -> float:
     """The median time of an answer about one photo."""
     times = []
     for row in range(min(_TIMED, len(embeddings))):
+        distances = None if near is None else near[row : row + 1]
         started = time.perf_counter()
-        fitted.answer(embeddings[row : row + 1], distances=near[row : row + 1])
+        fitted.answer(embeddings[row : row + 1], distances=distances)
         times.append(time.perf_counter() - started)
     return float(np.median(times) * 1000)
 

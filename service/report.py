@@ -75,10 +75,16 @@ def render_report(
         _target_view(number, one, of_target, pictures)
         for number, (one, of_target) in enumerate(zip(answers, worked_out, strict=True), 1)
     ]
-    return _environment().get_template("report.html").render(title=title, facts=facts, targets=targets, footer=_FOOTER)
+    return render_page("report.html", title=title, facts=facts, targets=targets, footer=_FOOTER)
 
 
-def _environment() -> Environment:
+def render_page(template: str, **values: Any) -> str:
+    """A page of one of the templates beside this file, self-contained.
+
+    Args:
+        template: Name of the file, which extends report_page.html.
+        values: What it shows, `title`, `facts` and `footer` among them.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -87,7 +93,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return environment
+    return environment.get_template(template).render(values)
 
 
 def _target_view(number: int, answers: TargetAnswers, figures: Mapping[str, Any], pictures: Photos) -> dict[str, Any]:
