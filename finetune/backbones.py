@@ -99,9 +99,7 @@ def find_backbone(network: str, weights: str, *, adapter: bool) -> Backbone:
     is_adapted = isinstance(backbone.module, AdaptedNetwork)
     if not adapter or is_adapted:
         if is_adapted and not adapter:
-            raise NetworkError(
-                f"The weights in {weights} are those of a network behind an adapter; ask for an adapter."
-            )
+            raise NetworkError(f"The weights in {weights} are for a network behind an adapter; ask for an adapter.")
         return backbone
     return replace(
         backbone,

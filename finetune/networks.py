@@ -75,11 +75,7 @@ class Comparator(nn.Module):
         self.targets = {target: tuple(names) for target, names in targets.items()}
         self.pooled = PooledNetwork(backbone, card)
         self.dropouts = nn.ModuleList(nn.Dropout(dropout) for _ in self.targets)
-        self.linears = nn.ModuleList(nn.Linear(card.dimension, len(names)) for names in self.targets.values())
-        for linear in self.linears:
-            # He et al., "Delving Deep into Rectifiers", 2015, as in the DressNet recipe.
-            nn.init.kaiming_normal_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        self.linears = nn.ModuleList(_new_linear(card.dimension, len(names)) for names in self.targets.values())
         self._closed: list[nn.Module] = []
 
     @property
@@ -235,6 +231,14 @@ def _card(network: str, found: Backbone, *, pooling: str | None, image_size: int
         licence=found.licence,
         config=found.config,
     )
+
+
+def _new_linear(width: int, classes: int) -> nn.Linear:
+    linear = nn.Linear(width, classes)
+    # He et al., "Delving Deep into Rectifiers", 2015, as in the DressNet recipe.
+    nn.init.kaiming_normal_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
 
 
 def _lite_blocks(network: LiteNetwork) -> list[list[nn.Module]]:

@@ -253,7 +253,7 @@ def _patch_size(backbone: Any) -> int:
     if getattr(backbone, "num_prefix_tokens", 0):
         return int(backbone.patch_embed.patch_size[0])
     size = getattr(config, "patch_size", None)
-    return size if isinstance(size, int) and has_class_token(config.to_dict()) else 0
+    return size if isinstance(size, int) and config is not None and has_class_token(config.to_dict()) else 0
 
 
 def _backbone_weights(file: Path) -> dict[str, torch.Tensor]:
