@@ -52,7 +52,7 @@ def resolve_runtime(runtime: str = "auto", precision: str | None = None) -> tupl
     if runtime == "auto":
         runtime = "torch" if _has_cuda() else "openvino"
     if precision is None:
-        on_bf16 = _has_cuda() if runtime == "torch" else bf16_pays(_cpu_description())
+        on_bf16 = _has_cuda() if runtime == "torch" else bf16_pays(cpu_description())
         precision = "bf16" if on_bf16 else "fp32"
     return runtime, precision
 
@@ -210,20 +210,29 @@ def _converted(weights: Weights, card: EncoderCard) -> Path:
     return folder / "model.xml"
 
 
-def _convert(weights: Weights, card: EncoderCard, folder: Path) -> None:
+def convert_network(network: Any, image_size: int) -> Any:
+    """The OpenVINO model, with any batch, of a torch module from (B, S, S, 3) uint8 photos.
+
+    Args:
+        network: The module, in eval mode.
+        image_size: S, pixels.
+    """
     import torch
 
-    from indexer.networks import build_network
-
     openvino = import_openvino()
-    shape = [-1, card.image_size, card.image_size, 3]
+    shape = [-1, image_size, image_size, 3]
     example = torch.zeros([2, *shape[1:]], dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The tracer warns about each shape that it takes for a constant.
-        network = build_network(weights, card)
-        model = openvino.convert_model(network, example_input=example, input=[(shape, openvino.Type.u8)])
+        return openvino.convert_model(network, example_input=example, input=[(shape, openvino.Type.u8)])
+
+
+def _convert(weights: Weights, card: EncoderCard, folder: Path) -> None:
+    from indexer.networks import build_network
+
+    model = convert_network(build_network(weights, card), card.image_size)
     folder.mkdir()
-    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    import_openvino().save_model(model, folder / "model.xml", compress_to_fp16=False)
     digests = {name: sha256(folder / name) for name in _CONVERTED}
     (folder / "sha256.json").write_text(json.dumps(digests), "utf-8")
 
@@ -245,7 +254,7 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _cpu_description() -> str:
+def cpu_description() -> str:
     try:
         return Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:

@@ -304,7 +304,7 @@ GRAVITON = "CPU implementer\t: 0x41\nFeatures\t: fp asimd bf16 i8mm\n"
 )
 def test_bf16_is_chosen_where_it_pays(cpu: str, pays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bf16_pays(cpu) is pays
-    monkeypatch.setattr(runtimes, "_cpu_description", lambda: cpu)
+    monkeypatch.setattr(runtimes, "cpu_description", lambda: cpu)
     monkeypatch.setattr(runtimes, "_has_cuda", lambda: False)
     assert resolve_runtime() == ("openvino", "bf16" if pays else "fp32")
     # torch is the reference there, and pinned is pinned.
@@ -314,7 +314,7 @@ def test_bf16_is_chosen_where_it_pays(cpu: str, pays: bool, monkeypatch: pytest.
 
 
 def test_a_cuda_device_runs_torch_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtimes, "_cpu_description", lambda: HASWELL)
+    monkeypatch.setattr(runtimes, "cpu_description", lambda: HASWELL)
     monkeypatch.setattr(runtimes, "_has_cuda", lambda: True)
     assert resolve_runtime() == ("torch", "bf16")
     assert resolve_runtime("torch", "fp32") == ("torch", "fp32")
