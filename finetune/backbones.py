@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from indexer.architectures import AdaptedNetwork
@@ -24,7 +25,7 @@ from indexer.encoders import (
     folder_weights,
     hub_folder,
 )
-from indexer.networks import build_backbone, create_timm_model, load_backbone
+from indexer.networks import build_backbone, create_timm_model, load_backbone, run_backbone
 
 # He et al., "Deep Residual Learning for Image Recognition", 2015, table 1.
 _RESNETS: dict[str, dict[str, Any]] = {
@@ -38,6 +39,7 @@ _HALF = (0.5, 0.5, 0.5)
 _SIDES = {"simple-cnn": 28}
 # Side of the photos that the adapter lifts: that of Fashion-MNIST.
 _ADAPTED_SIDE = 28
+_FOLDERS_LICENCE = "that of the folder's weights"
 ADAPTED = "fashion-adapter"
 # What a `transformers` configuration says beside the network's structure.
 _NO_STRUCTURE = {
@@ -97,9 +99,9 @@ def find_backbone(network: str, weights: str, *, adapter: bool) -> Backbone:
     except EncoderError as error:
         raise NetworkError(str(error)) from error
     is_adapted = isinstance(backbone.module, AdaptedNetwork)
-    if not adapter or is_adapted:
-        if is_adapted and not adapter:
-            raise NetworkError(f"The weights in {weights} are for a network behind an adapter; ask for an adapter.")
+    if is_adapted and not adapter:
+        raise NetworkError(f"The weights in {weights} are for a network behind an adapter; ask for an adapter.")
+    if is_adapted or not adapter:
         return backbone
     return replace(
         backbone,
@@ -112,36 +114,36 @@ def find_backbone(network: str, weights: str, *, adapter: bool) -> Backbone:
 
 
 def _find(network: str, weights: str) -> Backbone:
-    if network.startswith("timm:"):
-        return _timm(network.removeprefix("timm:"), weights)
-    if network not in NETWORKS and not Path(network).expanduser().is_dir():
+    is_timm, is_folder = network.startswith("timm:"), network not in NETWORKS and Path(network).expanduser().is_dir()
+    if not (is_timm or is_folder or network in NETWORKS):
         raise NetworkError(
             f"There is no network '{network}': it is neither a folder nor `timm:MODEL` nor one of "
             f"{', '.join(NETWORKS)}."
         )
-    if weights == "scratch":
-        return _random(network)
-    if weights != "pretrained":
+    if weights not in ("pretrained", "scratch"):
         return _from_folder(network, weights)
-    if network in SMALL_WIDTHS:
-        return replace(_random(network), weights="random: nobody has trained this network before")
-    return _pretrained(network)
+    if is_timm:
+        return _timm(network.removeprefix("timm:"), pretrained=weights == "pretrained")
+    if is_folder:
+        found = find_weights(network)
+        if weights == "pretrained":
+            return _loaded(found, f"the folder {network}", _FOLDERS_LICENCE)
+        return replace(_random(network), image_size=found.image_size, mean=found.mean, std=found.std)
+    return _random(network) if weights == "scratch" or network in SMALL_WIDTHS else _pretrained(network)
 
 
 def _pretrained(network: str) -> Backbone:
-    """The embedded weights, the hub's, or those of a folder that is named as the network."""
-    if network in NETWORKS and network != EMBEDDED:
-        repo = KNOWN[network].source.removeprefix("hub ") if network in KNOWN else f"microsoft/resnet-{network[6:]}"
-        way_out = (
-            f"the network {EMBEDDED}, whose weights come with Modiste, `--weights FOLDER` with a downloaded {repo}, "
-            "or `--weights scratch`"
-        )
-        found = folder_weights(network, hub_folder(network, repo, way_out=way_out))
-        return _loaded(found, f"{repo} of the hub", "Apache-2.0")
-    found = find_weights(network)
+    """The embedded weights, or the hub's."""
     if network == EMBEDDED:
-        return _loaded(found, f"ImageNet, {KNOWN[EMBEDDED].source}", KNOWN[EMBEDDED].licence)
-    return _loaded(found, f"folder {network}", "that of the folder's weights")
+        return _loaded(find_weights(network), f"ImageNet, {KNOWN[EMBEDDED].source}", KNOWN[EMBEDDED].licence)
+    repo = KNOWN[network].source.removeprefix("hub ") if network in KNOWN else f"microsoft/resnet-{network[6:]}"
+    way_out = (
+        f"the network {EMBEDDED}, whose weights come with Modiste, `--weights FOLDER` with a downloaded {repo}, "
+        "or `--weights scratch`"
+    )
+    found = folder_weights(network, hub_folder(network, repo, way_out=way_out))
+    # https://huggingface.co/microsoft/resnet-18, facebook/dinov2-small: all of both families.
+    return _loaded(found, f"{repo} of the hub", "Apache-2.0")
 
 
 def _from_folder(network: str, weights: str) -> Backbone:
@@ -149,17 +151,12 @@ def _from_folder(network: str, weights: str) -> Backbone:
     folder = Path(weights).expanduser()
     if not folder.is_dir():
         raise NetworkError(f"The weights '{weights}' are neither `pretrained` nor `scratch` nor a folder.")
-    backbone = _loaded(folder_weights(str(folder), folder), f"folder {folder}", "that of the folder's weights")
-    inner = backbone.config["backbone"] if isinstance(backbone.config, dict) and "adapter" in backbone.config else None
-    got, wanted = inner or backbone.config, _config(network)
-    if isinstance(wanted, str) or isinstance(got, str):
-        same, differing = got == wanted, {"network": (got if isinstance(got, str) else got.get("model_type"), network)}
-    else:
-        differing = {key: (got.get(key), value) for key, value in wanted.items() if got.get(key) != value}
-        same = not differing
-    if not same:
-        what = "; ".join(f"{key} {came}, not {want}" for key, (came, want) in differing.items())
-        raise NetworkError(f"The weights in {folder} are not those of '{network}': {what}.")
+    backbone = _loaded(folder_weights(weights, folder), f"the folder {weights}", _FOLDERS_LICENCE)
+    got, wanted = _fields(backbone.config), _fields(_config(network))
+    if got["network"] != wanted["network"]:
+        raise NetworkError(f"The weights in {weights} are those of {got['network']}; '{network}' was asked for.")
+    if differing := [f"{key} {got.get(key)}, not {value}" for key, value in wanted.items() if got.get(key) != value]:
+        raise NetworkError(f"The weights in {weights} are not those of '{network}': {'; '.join(differing)}.")
     return backbone
 
 
@@ -177,33 +174,73 @@ def _loaded(found: Weights, source: str, licence: str) -> Backbone:
 def _random(network: str) -> Backbone:
     config = _config(network)
     module = build_backbone(config)
-    if isinstance(config, dict):
+    if isinstance(config, dict) and "model_type" in config:
         config = _transformers_config(module)
-    random = Backbone(module, config, "random", "none: trained from scratch")
+    backbone = Backbone(module, config, "random numbers", "none needed")
     if network == EMBEDDED:
-        return replace(random, mean=LITE_MEAN, std=LITE_STD)
+        return replace(backbone, mean=LITE_MEAN, std=LITE_STD)
     if network in SMALL_WIDTHS:
-        return replace(random, image_size=_SIDES.get(network, 224), mean=_HALF, std=_HALF)
-    return random
+        return replace(backbone, image_size=_SIDES.get(network, 224), mean=_HALF, std=_HALF)
+    return backbone
+
+
+def _timm(name: str, *, pretrained: bool) -> Backbone:
+    module: Any = create_timm_model(name, pretrained=pretrained)
+    described: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
+    size = int(described.get("input_size", (3, 224, 224))[-1])
+    with torch.no_grad():
+        # Its own figures leave out what some models put behind their last map.
+        features = run_backbone(module.eval(), torch.zeros(1, 3, size, size))
+    if features.ndim not in (3, 4):
+        raise NetworkError(f"timm's '{name}' gives neither a map nor tokens, but {tuple(features.shape)}.")
+    poolings = ["mean", "gem"] if features.ndim == 4 else ["mean"]
+    if features.ndim == 3 and getattr(module, "num_prefix_tokens", 0):
+        poolings = ["cls", "mean", "cls+mean"]
+    return Backbone(
+        module,
+        {"timm": name, "width": int(features.shape[1 if features.ndim == 4 else 2]), "poolings": poolings},
+        f"timm's {name}" if pretrained else "random numbers",
+        str(described.get("license") or "as timm says") if pretrained else "none needed",
+        size,
+        described.get("mean", IMAGENET_MEAN),
+        described.get("std", IMAGENET_STD),
+    )
 
 
 def _config(network: str) -> str | dict[str, Any]:
     """What makes the network what it is; for a `transformers` one the part of its configuration that does."""
     if network in (EMBEDDED, *SMALL_WIDTHS):
         return network
+    if network.startswith("timm:"):
+        return {"timm": network.removeprefix("timm:")}
     if network in _RESNETS:
         return {"model_type": "resnet", "embedding_size": 64, **_RESNETS[network]}
     if network in KNOWN:
-        size = network.split("-")[1]
-        width, layers, heads = _DINOV2[size]
-        config = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
-        config |= {"patch_size": 14, "image_size": 518, "use_swiglu_ffn": size == "giant"}
-        if network.endswith("-reg"):
-            return {"model_type": "dinov2_with_registers", "num_register_tokens": 4, **config}
-        return {"model_type": "dinov2", **config}
+        return _dinov2_config(network)
     fields = json.loads((Path(network).expanduser() / "config.json").read_text("utf-8"))
     config = fields.get("network", fields)
-    return _structure(config) if isinstance(config, dict) else config
+    return _structure(config.get("vision_config", config)) if isinstance(config, dict) else str(config)
+
+
+def _dinov2_config(network: str) -> dict[str, Any]:
+    size = network.split("-")[1]
+    width, layers, heads = _DINOV2[size]
+    config = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    # The hub's were trained at 518 pixels last; other sizes interpolate their positions.
+    config |= {"patch_size": 14, "image_size": 518, "use_swiglu_ffn": size == "giant"}
+    if network.endswith("-reg"):
+        return {"model_type": "dinov2_with_registers", "num_register_tokens": 4, **config}
+    return {"model_type": "dinov2", **config}
+
+
+def _fields(config: str | dict[str, Any]) -> dict[str, Any]:
+    """A configuration with what kind of network it is under `network`; that behind an adapter's."""
+    if isinstance(config, str):
+        return {"network": config}
+    if "adapter" in config:
+        return _fields(config["backbone"])
+    kind = f"timm:{config['timm']}" if "timm" in config else f"type {config.get('model_type')}"
+    return {"network": kind, **config}
 
 
 def _transformers_config(module: Any) -> dict[str, Any]:
@@ -213,25 +250,3 @@ def _transformers_config(module: Any) -> dict[str, Any]:
 def _structure(config: dict[str, Any]) -> dict[str, Any]:
     """A `transformers` configuration without where it comes from and the labels of its first task."""
     return {key: value for key, value in config.items() if key not in _NO_STRUCTURE}
-
-
-def _timm(name: str, weights: str) -> Backbone:
-    if weights not in ("pretrained", "scratch"):
-        found = folder_weights(weights, Path(weights).expanduser())
-        backbone = _loaded(found, f"folder {weights}", "that of the folder's weights")
-        if not isinstance(backbone.config, dict) or backbone.config.get("timm") != name:
-            raise NetworkError(f"The weights in {weights} are not those of 'timm:{name}'.")
-        return backbone
-    module: Any = create_timm_model(name, pretrained=weights == "pretrained")
-    described: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
-    prefix_tokens = getattr(module, "num_prefix_tokens", None)
-    poolings = ("mean", "gem") if prefix_tokens is None else ("cls", "mean", "cls+mean") if prefix_tokens else ("mean",)
-    return Backbone(
-        module,
-        {"timm": name, "width": int(module.num_features), "poolings": list(poolings)},
-        f"timm's {name}" if weights == "pretrained" else "random",
-        described.get("license") or "as timm says",
-        int(described.get("input_size", (3, 224, 224))[-1]),
-        tuple(described.get("mean", IMAGENET_MEAN)),
-        tuple(described.get("std", IMAGENET_STD)),
-    )

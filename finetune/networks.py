@@ -204,8 +204,14 @@ def build_comparator(
         seed: Of all random weights; torch's own generator is left as it was.
 
     Raises:
-        NetworkError: There is no such network, or its weights cannot be had or are another network's.
+        NetworkError: There is no such network, its weights cannot be had or are another network's, or a value is out of
+            its range.
     """
+    if not targets or not 0 <= dropout < 1 or (image_size is not None and image_size < 1):
+        raise NetworkError(
+            "A comparator wants one target or more, a dropout of 0 to less than 1 and photos of 1 pixel or more; "
+            f"got {len(targets)} targets, dropout {dropout} and image_size {image_size}."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         found = find_backbone(network, weights, adapter=adapter)

@@ -72,7 +72,7 @@ class PooledNetwork(nn.Module):
         backbone = self.backbone
         if isinstance(backbone, AdaptedNetwork):
             x, backbone = backbone.adapter(x), backbone.backbone
-        features = _run_backbone(backbone, x)
+        features = run_backbone(backbone, x)
         if self.pooling == "mean+early":
             return _pool_with_early(*features)
         last = features[1] if isinstance(features, tuple) else features
@@ -225,8 +225,13 @@ def _model_class(config: Mapping[str, Any]) -> Any:
     return getattr(transformers, class_name)
 
 
-def _run_backbone(backbone: nn.Module, x: torch.Tensor) -> Any:
-    """The last map (B, C, h, w), or tokens (B, T, C), or a pair of an early map and the last."""
+def run_backbone(backbone: nn.Module, x: torch.Tensor) -> Any:
+    """The last map (B, C, h, w), or tokens (B, T, C), or a pair of an early map and the last.
+
+    Args:
+        backbone: Any but an adapted one.
+        x: (B, 3, S, S) normalised photos.
+    """
     if not hasattr(backbone, "main_input_name"):
         features = backbone(x)
         # Hierarchical transformers of timm put the channels last.
