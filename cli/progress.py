@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
+    from finetune.training import Progress
+
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
@@ -37,18 +39,18 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def show_progress() -> Iterator[Callable[[int, int | None, int], None]]:
+def show_progress(verb: str = "encoded") -> Iterator[Callable[[int, int | None, int], None]]:
     """Rows done, rate and time left on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
     if not sys.stderr.isatty():
-        yield log_progress()
+        yield log_progress(verb)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    rate = TextColumn("{task.fields[rate]:.0f} photos/s encoded")
+    rate = TextColumn("{task.fields[rate]:.0f} photos/s " + verb)
     columns = (BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("index", total=None, rate=0.0)
+        task = bar.add_task(verb, total=None, rate=0.0)
         start = time.monotonic()
 
         def report(done: int, total: int | None, encoded: int) -> None:
@@ -57,7 +59,7 @@ def show_progress() -> Iterator[Callable[[int, int | None, int], None]]:
         yield report
 
 
-def log_progress() -> Callable[[int, int | None, int], None]:
+def log_progress(verb: str = "encoded") -> Callable[[int, int | None, int], None]:
     """Rows done, rate and time left as a line on stderr every ten seconds, from now on."""
     start = last = time.monotonic()
 
@@ -68,6 +70,63 @@ def log_progress() -> Callable[[int, int | None, int], None]:
             return
         last = now
         left = "" if total is None else f" of {total}, {(now - start) * (total - done) / done:.0f} s left"
-        print(f"{done}{left}, {encoded / (now - start):.0f} photos/s encoded", file=sys.stderr, flush=True)
+        print(f"{done}{left}, {encoded / (now - start):.0f} photos/s {verb}", file=sys.stderr, flush=True)
 
     return report
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM, which service managers send, stops as Ctrl-C does: by KeyboardInterrupt."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def show_training() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
+    """How far training is, rate and time left, on stderr, and a way to say a sentence beside it.
+
+    A bar on a terminal, a line every ten seconds elsewhere.
+    """
+    if not sys.stderr.isatty():
+        yield _log_training(), lambda text: print(text, file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), console=console) as bar:
+        task = bar.add_task("reading", total=None, said="")
+
+        def report(now: Progress) -> None:
+            place = f"epoch {now.epoch} of {now.epochs}"
+            bar.update(task, description=place, completed=now.step, total=now.steps, said=_said(now))
+
+        yield report, lambda text: console.print(text, markup=False, highlight=False)
+
+
+def _log_training() -> Callable[[Progress], None]:
+    last = time.monotonic()
+
+    def report(now: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last < 10:
+            return
+        last = time.monotonic()
+        place = f"epoch {now.epoch} of {now.epochs}, step {now.step} of {now.steps}"
+        print(f"{place}: {_said(now)}", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _said(now: Progress) -> str:
+    left = f"{now.eta_s:.0f} s" if now.eta_s < 120 else f"{now.eta_s / 60:.0f} min"
+    return f"loss {now.loss:.3f}, accuracy {now.accuracy:.3f}, {now.photos_per_second:.0f} photos/s, {left} left"

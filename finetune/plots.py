@@ -50,7 +50,7 @@ def draw_error(epochs: Sequence[Epoch]) -> bytes:
         own = [one for one in epochs if one.stage == stage and math.isfinite(one.validation_accuracy)]
         if not own:
             continue
-        best = max(own, key=lambda one: one.validation_accuracy)
+        best = max(own, key=lambda one: (one.validation_accuracy, -one.validation_loss))
         place = (best.number, 100 * (1 - best.validation_accuracy))
         axes.plot(*place, "o", color=_VALIDATION, markersize=7, markeredgecolor="white")
         axes.annotate(

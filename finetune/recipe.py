@@ -152,13 +152,9 @@ def read_recipe(name: str, changes: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: No such recipe, an unknown value, or one that cannot be.
     """
-    path = _FOLDER / f"{_PREFIX}{name}.toml" if name in recipe_names() else Path(name).expanduser()
+    path = _path(name)
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise RecipeError(
-            f"There is no recipe '{name}': it is none of {', '.join(recipe_names())}, and no TOML file to be read."
-        ) from error
+        values: dict[str, Any] = tomllib.loads(read_text(name))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"Recipe {path} is no TOML: {error}.") from error
     values.setdefault("name", path.stem.removeprefix(_PREFIX))
@@ -166,6 +162,24 @@ def read_recipe(name: str, changes: Iterable[str] = ()) -> Recipe:
     for change in changes:
         _change(values, change)
     return recipe_of(values, str(path))
+
+
+def read_text(name: str) -> str:
+    """The TOML of a recipe, by name or from a file.
+
+    Raises:
+        RecipeError: No such recipe.
+    """
+    try:
+        return _path(name).read_text("utf-8")
+    except OSError as error:
+        raise RecipeError(
+            f"There is no recipe '{name}': it is none of {', '.join(recipe_names())}, and no TOML file to be read."
+        ) from error
+
+
+def _path(name: str) -> Path:
+    return _FOLDER / f"{_PREFIX}{name}.toml" if name in recipe_names() else Path(name).expanduser()
 
 
 def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
