@@ -10,7 +10,19 @@ from collections.abc import Callable
 
 import typer
 
-from cli import catalogs, evaluating, items, labelling, searching, serving, upkeep
+from cli import (
+    backgrounds,
+    catalogs,
+    comparing,
+    evaluating,
+    exporting,
+    finetuning,
+    items,
+    labelling,
+    searching,
+    serving,
+    upkeep,
+)
 from cli.lean_import import leave_out_remote_catalogs
 
 app = typer.Typer(
@@ -44,6 +56,12 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     labelling.fit,
     labelling.classify,
     labelling.suspects,
+    finetuning.finetune,
+    finetuning.transfer,
+    finetuning.recipes,
+    comparing.compare,
+    exporting.export,
+    backgrounds.mask,
     serving.serve,
     searching.duplicates,
     searching.stats,
@@ -78,7 +96,7 @@ def main() -> None:
 
 def _fail(error: Exception, status: int) -> None:
     # Our own errors are sentences; any other is a defect, and its place is wanted.
-    if type(error).__module__.split(".")[0] not in ("data", "heads", "indexer", "service"):
+    if type(error).__module__.split(".")[0] not in ("data", "finetune", "heads", "indexer", "service"):
         raise error
     print(f"modiste: {error}", file=sys.stderr)
     sys.exit(status)
