@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import FormatOption, GalleryOption, JsonOption, MapOption, check_kinds, names_of
-from cli.output import figure, print_json, print_table
+from cli.output import figure, print_json, print_table, value_text
 
 if TYPE_CHECKING:
     from indexer.gallery import Gallery
@@ -73,7 +73,7 @@ def evaluate_heads(
         Path | None, typer.Option(help="Catalog of labelled photos. Default: the gallery's items of the split test.")
     ] = None,
     head: Annotated[
-        str | None, typer.Option(help="Kinds of heads, joined by commas. Default: all that are fitted.")
+        str | None, typer.Option(help="Kinds of heads, joined by commas. Default: all that are fitted on the gallery.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the figures, with pictures, into this HTML file.")] = None,
     catalog_format: FormatOption = None,
@@ -85,9 +85,10 @@ def evaluate_heads(
     from indexer.encoders import load_encoder_of
     from indexer.files import replace_file
     from indexer.gallery import Gallery
+    from service.comparators import encoders_of
     from service.head_evaluation import evaluate_target
     from service.head_store import load_heads
-    from service.head_trial import encode_queries, test_queries, try_heads
+    from service.head_trial import encode_beside, encode_queries, test_queries, try_heads
     from service.report import render_report
 
     kinds = None if head is None else names_of(head, "--head")
@@ -101,11 +102,13 @@ def evaluate_heads(
         report.parent.mkdir(parents=True, exist_ok=True)
         if report.is_dir():
             raise typer.BadParameter(f"--report is a file to write; {report} is a folder.")
+    others = encoders_of([head.card for of_target in heads for head in of_target], opened.card, load_encoder_of)
     if catalog is None:
         asked = test_queries(opened)
     else:
         print(f"Encoding the photos of {queries}.", file=sys.stderr, flush=True)
         asked = encode_queries(opened, catalog, load_encoder_of(opened.card))
+    asked = encode_beside(opened, asked, others)
     answers = [try_heads(opened, asked, of_target) for of_target in heads]
     figures = [evaluate_target(one) for one in answers]
     if report is not None:
@@ -153,19 +156,10 @@ def _say_target(answer: dict[str, Any]) -> None:
     print_table(
         ["", *heads],
         [
-            [name, *(_value(figures, name) for figures in heads.values())]
+            [name, *(value_text(figures, name) for figures in heads.values())]
             for name in _FIGURES
             if name in next(iter(heads.values()))
         ],
     )
     for sentence in answer["verdicts"].values():
         print(sentence)
-
-
-def _value(figures: dict[str, Any], name: str) -> str:
-    """A figure, with its interval where it has one; a dash where no photo counts."""
-    if figures[name] is None:
-        return "-"
-    if f"{name}_low" not in figures:
-        return f"{figures[name]:.3f}"
-    return f"{figures[name]:.3f} ({figures[f'{name}_low']:.3f} to {figures[f'{name}_high']:.3f})"

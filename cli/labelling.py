@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import FontOption, GalleryOption, JsonOption, check_kinds, names_of
+from cli.options import FontOption, GalleryOption, JsonOption, check_fitted_kinds, check_kinds, names_of
 from cli.output import print_json, print_table
 from cli.predictions import write_csv, write_json, write_text
 from cli.sheets import draw_suspects
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from data.catalog import BadRow, Box, CatalogItem
-    from heads.fitted import FittedHead
+    from heads.fitted import FittedHead, HeadCard
     from indexer.gallery import Gallery
     from service.classification import Classified
     from service.head_fitting import Refit
@@ -31,15 +31,26 @@ _FIGURES = (
     *("accuracy", "micro_f1", "macro_f1", "log_loss", "calibration_error_before", "calibration_error"),
     *("coverage", "set_size", "novel_found", "known_rejected"),
 )
-TargetsOption = Annotated[str, typer.Option("--targets", help="Label columns, joined by commas.", show_default=False)]
 HeadOption = Annotated[
-    str | None, typer.Option("--head", help="knn, linear, mlp or ensemble. Default: the best on validation.")
+    str | None,
+    typer.Option(
+        "--head", help="knn, linear, mlp, ensemble or comparator. Default: the selected, or best on validation."
+    ),
 ]
 
 
 def fit(
+    context: typer.Context,
     gallery: GalleryOption,
-    targets: TargetsOption,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Label columns, joined by commas. With --run the default is all of the run.", show_default=False
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Add the comparator of a run of `modiste finetune`, instead of fitting.")
+    ] = None,
     head: Annotated[
         str, typer.Option(help="knn, linear, mlp, ensemble, several joined by commas, or all.")
     ] = "knn,linear,ensemble",
@@ -54,10 +65,14 @@ def fit(
     from heads.fitting import KINDS, FitOptions
     from indexer.gallery import Gallery
     from service.head_fitting import fit_gallery
-    from service.head_store import best_kind
 
+    wanted = None if targets is None else names_of(targets, "--targets")
+    if run is not None:
+        return _add_run(context, gallery, run, wanted, as_json=as_json)
+    if wanted is None:
+        raise typer.BadParameter("Name what heads should predict: --targets COLUMN, or --run RUN with a comparator.")
     kinds = KINDS if head == "all" else names_of(head, "--head")
-    check_kinds(kinds)
+    check_fitted_kinds(kinds)
     options = FitOptions(kinds=kinds, balance=balance, trials=trials, timeout=timeout, seed=seed)
 
     def tell(sentence: str) -> None:
@@ -65,18 +80,13 @@ def fit(
 
     opened = Gallery(gallery)
     fitted = []
-    for refits in fit_gallery(opened, names_of(targets, "--targets"), options, min_count=min_count, progress=tell):
+    for refits in fit_gallery(opened, wanted, options, min_count=min_count, progress=tell):
         fitted += refits
         if not as_json:
-            _say_fitted(refits, best_kind(gallery, refits[0].card.target, opened.card))
+            _say_fitted(refits, opened)
     if as_json:
-        print_json(
-            {
-                "gallery": str(gallery),
-                "version": opened.snapshot.version,
-                "heads": [{**asdict(one.card), "before": _before(one)} for one in fitted],
-            }
-        )
+        _print_fitted(fitted, opened)
+    return None
 
 
 def classify(
@@ -105,6 +115,7 @@ def classify(
     from indexer.encoders import load_encoder_of
     from indexer.gallery import Gallery
     from service.classification import Classifier, ClassifyOptions
+    from service.comparators import encoders_of
 
     if as_json and as_csv:
         raise typer.BadParameter("Give --json or --csv, and not both.")
@@ -120,10 +131,11 @@ def classify(
     region = None if box is None else Box.parse(box)
     opened = Gallery(gallery)
     heads = _load_heads(opened, None if targets is None else names_of(targets, "--targets"), head)
-    _warn_stale(opened, heads)
+    warn_stale(opened, heads)
     classifier = Classifier(opened, heads, options)
+    others = encoders_of([one.card for one in heads], opened.card, load_encoder_of)
     counts: Counter[bool] = Counter()
-    answers = _counted(classifier.classify(_photos(photos, region), load_encoder_of(opened.card)), counts)
+    answers = _counted(classifier.classify(_photos(photos, region), load_encoder_of(opened.card), others), counts)
     if as_json:
         write_json(answers, opened)
     elif as_csv:
@@ -193,17 +205,28 @@ def suspects(
 
 
 def _load_heads(gallery: Gallery, targets: list[str] | None, kind: str | None) -> list[FittedHead]:
-    """The heads asked for; the best one of each target where none is named."""
-    from service.head_store import best_kind, fitted_targets, load_head
+    """The heads asked for; the one that answers for each target where none is named."""
+    from service.head_store import fitted_targets, load_head
 
     wanted = fitted_targets(gallery.folder, gallery.card, kind) if targets is None else targets
     return [
-        load_head(gallery.folder, target, kind or best_kind(gallery.folder, target, gallery.card), gallery.card)
-        for target in wanted
+        load_head(gallery.folder, target, kind or _default_kind(gallery, target), gallery.card) for target in wanted
     ]
 
 
-def _warn_stale(gallery: Gallery, heads: list[FittedHead]) -> None:
+def _default_kind(gallery: Gallery, target: str) -> str:
+    """The kind of the head that answers for a target; says so where it is not the one that was selected."""
+    from service.head_store import best_kind, selected_kind, selection_warning, stored_cards, usable
+
+    kind, selected = best_kind(gallery.folder, target, gallery.card), selected_kind(gallery.folder, target)
+    warning = selection_warning(target, selected, usable(stored_cards(gallery.folder, target), gallery.card))
+    if warning:
+        print(warning, file=sys.stderr)
+    return kind
+
+
+def warn_stale(gallery: Gallery, heads: list[FittedHead]) -> None:
+    """Says on stderr which heads were fitted on another state of the gallery."""
     from service.training_set import staleness
 
     for fitted in heads:
@@ -253,11 +276,41 @@ def _counted(answers: Iterator[Classified], counts: Counter[bool]) -> Iterator[C
         yield answer
 
 
-def _say_fitted(refits: list[Refit], best: str) -> None:
+def _add_run(context: typer.Context, folder: Path, run: Path, targets: list[str] | None, *, as_json: bool) -> None:
+    """Stores a run's comparators with a gallery, and says how good they are."""
+    from indexer.gallery import Gallery
+    from service.comparators import attach_run
+    from service.head_fitting import Refit
+
+    given = ("head", "balance", "min_count", "trials", "timeout", "seed")
+    source = context.get_parameter_source
+    unused = [name for name in given if (found := source(name)) is not None and found.name == "COMMANDLINE"]
+    if unused:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise typer.BadParameter(f"A run was trained already: --run goes with --targets, not with {options}.")
+    gallery = Gallery(folder)
+    added = [Refit(card, None) for card in attach_run(gallery, run, targets)]
+    if as_json:
+        return _print_fitted(added, gallery)
+    for one in added:
+        _say_fitted([one], gallery)
+    return None
+
+
+def _print_fitted(fitted: list[Refit], gallery: Gallery) -> None:
+    print_json(
+        {
+            "gallery": str(gallery.folder),
+            "version": gallery.snapshot.version,
+            "heads": [{**asdict(one.card), "before": _before(one)} for one in fitted],
+        }
+    )
+
+
+def _say_fitted(refits: list[Refit], gallery: Gallery) -> None:
     """What was fitted for a target: a column a head, with figures on photos that it was not fitted on."""
     card = refits[0].card
-    without = f"; {card.unlabelled} items have none" if card.unlabelled else ""
-    print(f"{card.target}: {len(card.labels)} labels on {card.items} items{without}")
+    print(f"{card.target}: {_taught(card)}")
     if card.rare:
         rare = ", ".join(f"{name} ({count})" for name, count in list(card.rare.items())[:8])
         print(f"left out, fewer than {card.min_count} items: {rare}{' ...' if len(card.rare) > 8 else ''}")
@@ -272,7 +325,32 @@ def _say_fitted(refits: list[Refit], best: str) -> None:
         since = [str(refit.before.gallery_version) if refit.before else "-" for refit in refits]
         rows.append(["since version", *since])
     print_table(["", *(refit.card.kind for refit in refits)], rows)
-    print(f"`modiste classify` asks the {best} head, unless you pass --head: its log loss is the least.\n", flush=True)
+    print(f"{_who_answers(gallery, card.target)}\n", flush=True)
+
+
+def _taught(card: HeadCard) -> str:
+    if card.items:
+        without = f"; {card.unlabelled} items have none" if card.unlabelled else ""
+        return f"{len(card.labels)} labels on {card.items} items{without}"
+    return f"{len(card.labels)} labels of run {card.encoder}, calibrated on {card.validation['photos']} photos"
+
+
+def _who_answers(gallery: Gallery, target: str) -> str:
+    from service.head_store import best_kind, selected_kind, stored_cards, usable
+
+    best = best_kind(gallery.folder, target, gallery.card)
+    kinds = [card.kind for card in usable(stored_cards(gallery.folder, target, skip_damaged=True), gallery.card)]
+    if best == selected_kind(gallery.folder, target):
+        why = "it was selected"
+    elif kinds == [best]:
+        why = "there is no other"
+    elif "comparator" in kinds:
+        why = (
+            "its log loss is the least of those fitted on the gallery. `modiste compare` tries the comparator beside it"
+        )
+    else:
+        why = "its log loss is the least"
+    return f"`modiste classify` asks the {best} head, unless you pass --head: {why}."
 
 
 def _change(refit: Refit) -> str:

@@ -76,13 +76,29 @@ def names_of(text: str, option: str) -> list[str]:
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Refuses a --head that is none.
+    """Refuses a --head that cannot be asked.
 
     Raises:
         typer.BadParameter: One is not among those that --help lists.
     """
+    from heads.storage import STORED_KINDS
+
+    unknown = [kind for kind in kinds if kind not in STORED_KINDS]
+    if unknown:
+        raise typer.BadParameter(f"--head is {', '.join(STORED_KINDS)}; got {', '.join(unknown)}.")
+
+
+def check_fitted_kinds(kinds: Sequence[str]) -> None:
+    """Refuses a --head that cannot be fitted on a gallery.
+
+    Raises:
+        typer.BadParameter: One is not among those that --help lists.
+    """
+    from heads.comparator import ComparatorHead
     from heads.fitting import KINDS
 
     unknown = [kind for kind in kinds if kind not in KINDS]
+    if ComparatorHead.kind in unknown:
+        raise typer.BadParameter("A comparator is trained by `modiste finetune` and added with --run RUN.")
     if unknown:
         raise typer.BadParameter(f"--head is {', '.join(KINDS)}; got {', '.join(unknown)}.")

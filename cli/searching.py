@@ -180,12 +180,12 @@ def stats(
 def _heads(gallery: Gallery) -> list[dict[str, Any]]:
     """The fitted heads, and whether the gallery has moved on since."""
     from heads.checks import HeadError
-    from service.head_store import load_head, stored_cards
+    from service.head_store import is_usable, load_head, stored_cards
     from service.training_set import staleness
 
     heads = []
     for card in stored_cards(gallery.folder, skip_damaged=True):
-        if card.encoder_fingerprint != gallery.card.fingerprint:
+        if not is_usable(card, gallery.card):
             state = f"of another encoder ({card.encoder})"
         elif card.gallery_version == gallery.snapshot.version:
             state = "fresh"

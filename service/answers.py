@@ -52,7 +52,7 @@ class HeadReceipt:
 
     Args:
         target: What it predicts.
-        kind: `knn`, `linear`, `mlp` or `ensemble`.
+        kind: `knn`, `linear`, `mlp`, `ensemble` or `comparator`.
         gallery_version: Version of the gallery that it was fitted on.
         fitted_at: Date and time, UTC, ISO 8601.
     """
@@ -204,7 +204,7 @@ class CatalogHead:
 
     Args:
         target: What it predicts.
-        kind: `knn`, `linear`, `mlp` or `ensemble`.
+        kind: `knn`, `linear`, `mlp`, `ensemble` or `comparator`.
         is_default: Whether it answers where no head is named.
         labels: How many it knows.
         validation: Its figures on photos that it was not fitted on.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,7 +124,7 @@ class Classifier:
 
     Args:
         gallery: Whose heads they are; it gives the evidence.
-        heads: Fitted on it, of one target or several.
+        heads: Stored with it, of one target or several.
         options: What is asked.
 
     Raises:
@@ -134,37 +135,45 @@ class Classifier:
         self._gallery, self._heads, self._options = gallery, heads, options
         self._factors = [_factors(head, heads, options) for head in heads]
 
-    def classify(self, rows: Iterable[CatalogItem | BadRow], encoder: Encoder) -> Iterator[Classified]:
+    def classify(
+        self, rows: Iterable[CatalogItem | BadRow], encoder: Encoder, others: Sequence[Encoder] = ()
+    ) -> Iterator[Classified]:
         """The answer to each photo, in order; one that cannot be read has a reason instead.
 
         Args:
             rows: Photos, as a catalog gives them.
             encoder: The gallery's.
+            others: The comparators', as service.comparators.encoders_of gives them.
         """
         for batch in batched(rows, _BATCH):
             items = [row for row in batch if isinstance(row, CatalogItem)]
-            results = encode_tasks((Task(item, Fingerprint.of(item)) for item in items), encoder)
-            encoded = [result.row for result in results]
-            embedded = [row for row in encoded if isinstance(row, Row)]
-            answers = iter(self.ask(np.array([row.embedding for row in embedded], np.float32)) if embedded else [])
-            results_of_items = iter(encoded)
+            reasons, embeddings = embed_items(items, (encoder, *others))
+            own, *beside = embeddings
+            by_encoder = {one.card.fingerprint: part for one, part in zip(others, beside, strict=True)}
+            answers = iter(self.ask(own, by_encoder) if len(own) else [])
+            reasons_of_items = iter(reasons)
             for row in batch:
                 if isinstance(row, BadRow):
                     yield Classified(str(row.source), row.reason)
-                    continue
-                result = next(results_of_items)
-                if isinstance(result, Row):
-                    yield Classified(row.item_id, None, *next(answers))
+                elif (reason := next(reasons_of_items)) is not None:
+                    yield Classified(row.item_id, reason)
                 else:
-                    yield Classified(row.item_id, result.reason)
+                    yield Classified(row.item_id, None, *next(answers))
 
-    def ask(self, embeddings: NDArray[np.float32]) -> list[tuple[tuple[Prediction, ...], tuple[Neighbour, ...]]]:
-        """Predictions and neighbours for (B, D) embeddings of unit length, of the gallery's encoder."""
+    def ask(
+        self, embeddings: NDArray[np.float32], others: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+    ) -> list[tuple[tuple[Prediction, ...], tuple[Neighbour, ...]]]:
+        """Predictions and neighbours for B photos.
+
+        Args:
+            embeddings: (B, D) of unit length, of the gallery's encoder.
+            others: The same photos' (B, E) of each comparator's encoder, by its fingerprint.
+        """
         wanted = max(NEAREST, self._options.evidence)
         found, distances = self._gallery.searcher.search(embeddings, wanted)
         near = distances_to_gallery(distances)
         by_head = [
-            self._predict(head, factors, embeddings, near)
+            self._predict(head, factors, others.get(head.card.encoder_fingerprint, embeddings), near)
             for head, factors in zip(self._heads, self._factors, strict=True)
         ]
         neighbours = self._neighbours(found[:, : self._options.evidence], distances)
@@ -226,6 +235,27 @@ class Classifier:
             tuple(Neighbour(next(items), float(d)) for row, d in zip(rows, line, strict=False) if row >= 0)
             for rows, line in zip(found, distances, strict=True)
         ]
+
+
+def embed_items(
+    items: Sequence[CatalogItem], encoders: Sequence[Encoder]
+) -> tuple[list[str | None], list[NDArray[np.float32]]]:
+    """Photos by several encoders.
+
+    Args:
+        items: With their photos.
+        encoders: One or more.
+
+    Returns:
+        For each photo why it cannot be read, or None; and for each encoder the embeddings, (B, D), of those that can.
+    """
+    tasks = [Task(item, Fingerprint.of(item)) for item in items]
+    by_photo = list(zip(*([one.row for one in encode_tasks(tasks, encoder)] for encoder in encoders), strict=True))
+    # A file may be changed between two encoders.
+    failures = [next((row for row in rows if not isinstance(row, Row)), None) for rows in by_photo]
+    whole = [rows for rows, failure in zip(by_photo, failures, strict=True) if failure is None]
+    embeddings = [np.array([rows[place].embedding for rows in whole], np.float32) for place in range(len(encoders))]
+    return [None if failure is None else failure.reason for failure in failures], embeddings
 
 
 def distances_to_gallery(distances: NDArray[np.float32]) -> NDArray[np.float32]:

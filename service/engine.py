@@ -29,17 +29,18 @@ from indexer.searcher import QueryError
 from indexer.snapshot import GalleryLockedError
 from service import answers
 from service.classification import Classifier
+from service.comparators import encoders_of
 from service.conversion import encoder_name, head_answers, item_answer, neighbour_answer, photo_answer, receipt_of
 from service.decoding import Decoders
+from service.encoders import load_serving_encoder
 from service.explanation import METHODS, ExplanationError, occlude, overlay
 from service.jobs import JobQueue
 from service.lanes import Lanes, Ticket
 from service.redaction import names_of_places, redacted
-from service.serving import load_serving_encoder
 from service.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -158,9 +159,14 @@ class Engine:
         with ticket.stage("predict"):
             heads = serving.heads.choose(question.targets, question.head)
             classifier = Classifier(serving.gallery, heads, question.options)
-        embeddings, errors = self._embed_all(serving, question, ticket)
+            cards = [head.card for head in heads]
+            encoders = [serving.encoder, *encoders_of(cards, serving.gallery.card, serving.encoders.get)]
+        embeddings, errors = self._embed_all(serving, question, encoders, ticket)
         with ticket.stage("predict"):
-            found = iter(classifier.ask(np.stack(embeddings)))
+            # (B photos, E encoders) to a matrix each
+            own, *others = [np.stack(of_encoder) for of_encoder in zip(*embeddings, strict=True)]
+            fingerprints = [encoder.card.fingerprint for encoder in encoders[1:]]
+            found = iter(classifier.ask(own, dict(zip(fingerprints, others, strict=True))))
         names = [name for name, _ in question.photos] or [question.item_id or ""]
         photos = [
             answers.ClassifiedPhoto(name, error, [], []) if error else photo_answer(name, *next(found))
@@ -181,14 +187,15 @@ class Engine:
             raise QuestionError("A box is of a photo that is sent; an item has its own.")
         serving = self.state.serving
         head = serving.heads.choose([question.target], question.head)[0]
+        encoder = serving.encoder_of(head.card)
         photo = self._photo(serving, question.photo, question.item_id)
         box = question.box if question.item_id is None else serving.gallery.item(question.item_id).box
-        pixels = self._decode(serving, photo, box, ticket)
+        pixels = self._decode(photo, box, encoder, ticket)
         with ticket.stage("explain"):
-            number = self._label_number(head, question.label, pixels, serving.encoder)
+            number = self._label_number(head, question.label, pixels, encoder)
             done = occlude(
                 pixels,
-                serving.encoder,
+                encoder,
                 lambda embeddings: head.answer(embeddings).probabilities[:, number],
                 ticket.check,
             )
@@ -225,33 +232,54 @@ class Engine:
         """The embedding, (D,), of a photo, or the stored one of an item."""
         _check_one_of(photo is not None, item_id)
         if item_id is not None:
-            if box is not None:
-                raise QuestionError("A box is of a photo that is sent; an item has been encoded already.")
-            with ticket.stage("search"):
-                return self._embedding_of(serving, item_id)
+            return self._embed_item(serving, item_id, box, [serving.encoder], ticket)[0]
         assert photo is not None
-        pixels = self._decode(serving, photo, box, ticket)
-        with ticket.stage("encode"):
-            # (S, S, 3) to (1, S, S, 3)
-            embedding: NDArray[np.float32] = serving.encoder.encode(pixels[None])[0]
-        return embedding
+        return self._embed_photo(photo, box, [serving.encoder], ticket)[0]
+
+    def _embed_item(
+        self, serving: Serving, item_id: str, box: Box | None, encoders: Sequence[Encoder], ticket: Ticket
+    ) -> list[NDArray[np.float32]]:
+        """An item's embedding, (D,), of each encoder: the gallery's, which comes first, is stored."""
+        if box is not None:
+            raise QuestionError("A box is of a photo that is sent; an item has been encoded already.")
+        with ticket.stage("search"):
+            stored = self._embedding_of(serving, item_id)
+        if not (others := encoders[1:]):
+            return [stored]
+        photo = self._photo(serving, None, item_id)
+        return [stored, *self._embed_photo(photo, serving.gallery.item(item_id).box, others, ticket)]
+
+    def _embed_photo(
+        self, photo: bytes, box: Box | None, encoders: Sequence[Encoder], ticket: Ticket
+    ) -> list[NDArray[np.float32]]:
+        """A photo's embedding, (D,), of each encoder; it is decoded once for all of one size."""
+        pixels: dict[int, NDArray[np.uint8]] = {}
+        embeddings = []
+        for encoder in encoders:
+            size = encoder.card.image_size
+            if size not in pixels:
+                pixels[size] = self._decode(photo, box, encoder, ticket)
+            with ticket.stage("encode"):
+                # (S, S, 3) to (1, S, S, 3)
+                embeddings.append(encoder.encode(pixels[size][None])[0])
+        return embeddings
 
     def _embed_all(
-        self, serving: Serving, question: ClassifyQuestion, ticket: Ticket
-    ) -> tuple[list[NDArray[np.float32]], list[str | None]]:
-        """The embeddings of the photos that could be read, and for each photo why it could not, or None."""
+        self, serving: Serving, question: ClassifyQuestion, encoders: Sequence[Encoder], ticket: Ticket
+    ) -> tuple[list[list[NDArray[np.float32]]], list[str | None]]:
+        """Each encoder's embedding of the photos that could be read, and for each photo why it could not, or None."""
         _check_one_of(bool(question.photos), question.item_id)
         if len(question.photos) > self.settings.max_photos:
             raise QuestionError(
                 f"A request has at most {self.settings.max_photos} photos; got {len(question.photos)}. Send several."
             )
         if question.item_id is not None:
-            return [self._embed_one(serving, None, question.item_id, question.box, ticket)], [None]
-        embeddings: list[NDArray[np.float32]] = []
+            return [self._embed_item(serving, question.item_id, question.box, encoders, ticket)], [None]
+        embeddings: list[list[NDArray[np.float32]]] = []
         errors: list[str | None] = []
         for _, photo in question.photos:
             try:
-                embeddings.append(self._embed_one(serving, photo, None, question.box, ticket))
+                embeddings.append(self._embed_photo(photo, question.box, encoders, ticket))
                 errors.append(None)
             except ImageError as error:
                 if len(question.photos) == 1:
@@ -267,9 +295,9 @@ class Engine:
         except QueryError as error:
             raise ItemNotFoundError(item_id) from error
 
-    def _decode(self, serving: Serving, photo: bytes, box: Box | None, ticket: Ticket) -> NDArray[np.uint8]:
+    def _decode(self, photo: bytes, box: Box | None, encoder: Encoder, ticket: Ticket) -> NDArray[np.uint8]:
         with ticket.stage("decode"):
-            return self.decoders.pixels(read_bytes(photo), serving.encoder.card.image_size, box)
+            return self.decoders.pixels(read_bytes(photo), encoder.card.image_size, box)
 
     def catalog(self) -> answers.Catalog:
         """What is in the gallery, and how fresh the answers are."""

@@ -123,8 +123,7 @@ def fitted_targets(gallery: Path, encoder: EncoderCard, kind: str | None = None)
     Raises:
         HeadNotFoundError: None has.
     """
-    cards = [card for card in stored_cards(gallery) if kind in (None, card.kind)]
-    targets = sorted({card.target for card in cards if is_usable(card, encoder)})
+    targets = sorted({card.target for card in usable(stored_cards(gallery), encoder) if kind in (None, card.kind)})
     if not targets:
         raise HeadNotFoundError(_missing(gallery, None, kind))
     return targets
@@ -195,6 +194,11 @@ def selection_warning(target: str, selected: str | None, cards: Iterable[HeadCar
     )
 
 
+def usable(cards: Iterable[HeadCard], encoder: EncoderCard) -> list[HeadCard]:
+    """The cards of heads that can be asked in a gallery of this encoder."""
+    return [card for card in cards if is_usable(card, encoder)]
+
+
 def is_usable(card: HeadCard, encoder: EncoderCard) -> bool:
     """Whether a head can be asked in a gallery of this encoder; a comparator brings its own."""
     return card.kind == ComparatorHead.kind or card.encoder_fingerprint == encoder.fingerprint
@@ -208,7 +212,7 @@ def _fitted(cards: Sequence[HeadCard]) -> Sequence[HeadCard]:
 def _own_cards(gallery: Path, target: str, encoder: EncoderCard) -> list[HeadCard]:
     """The cards of a target's heads: of this encoder, or where there are none, of others, to be refused by name."""
     cards = stored_cards(gallery, target)
-    own = [card for card in cards if is_usable(card, encoder)] or cards
+    own = usable(cards, encoder) or cards
     if not own:
         raise HeadNotFoundError(_missing(gallery, target, None))
     return own

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.catalog import Catalog, CatalogItem
 from heads.checks import HeadError
+from heads.comparator import ComparatorHead
 from heads.conformal import COVERAGE
 from heads.metrics import UNKNOWN
 from heads.novelty import NEAREST
@@ -18,7 +19,7 @@ from indexer.encoding import Task, encode_tasks
 from indexer.filters import SPLIT
 from indexer.manifest import Fingerprint
 from indexer.rows import Row, vector_key
-from service.classification import distances_to_gallery
+from service.classification import distances_to_gallery, embed_items
 from service.head_evaluation import HeadAnswers, TargetAnswers
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Queries:
         found: (Q, k) rows of the gallery nearest to each, -1 where there are fewer.
         distances: (Q, k).
         failed: Photos that could not be read.
+        others: By the fingerprint of each comparator's encoder, (Q, E) float32.
     """
 
     items: Sequence[CatalogItem]
@@ -51,6 +53,7 @@ class Queries:
     found: NDArray[np.int64]
     distances: NDArray[np.float32]
     failed: int
+    others: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def encode_queries(gallery: Gallery, catalog: Catalog, encoder: Encoder) -> Queries:
@@ -93,6 +96,36 @@ def test_queries(gallery: Gallery) -> Queries:
     return Queries(gallery.items(tests), embeddings, keys, found, distances, 0)
 
 
+def encode_beside(gallery: Gallery, queries: Queries, encoders: Sequence[Encoder]) -> Queries:
+    """The queries as comparators see them too; those whose photo cannot be read (any more) are left out and counted.
+
+    Args:
+        gallery: Where the photos are of queries that are its own items.
+        queries: Encoded as the gallery's.
+        encoders: Of the comparators, as service.comparators.encoders_of gives them; none changes nothing.
+
+    Raises:
+        HeadError: None can be read.
+    """
+    if not encoders:
+        return queries
+    # What a gallery keeps in memory of its items is without photos.
+    items = [replace(item, image=item.image or gallery.photo_of(item.item_id)) for item in queries.items]
+    reasons, embeddings = embed_items(items, encoders)
+    kept = np.flatnonzero([reason is None for reason in reasons])
+    if not len(kept):
+        raise HeadError(f"A comparator is tried on photos; of {len(items)} none can be read. The first: {reasons[0]}")
+    return Queries(
+        items=[queries.items[int(row)] for row in kept],
+        embeddings=queries.embeddings[kept],
+        keys=queries.keys[kept],
+        found=queries.found[kept],
+        distances=queries.distances[kept],
+        failed=queries.failed + len(items) - len(kept),
+        others={encoder.card.fingerprint: part for encoder, part in zip(encoders, embeddings, strict=True)},
+    )
+
+
 def try_heads(gallery: Gallery, queries: Queries, heads: Sequence[FittedHead]) -> TargetAnswers:
     """What heads of one target say of the queries that have a label in it.
 
@@ -105,11 +138,13 @@ def try_heads(gallery: Gallery, queries: Queries, heads: Sequence[FittedHead]) -
     known = (card.labels, card.multi_label)
     other = next((head.card for head in heads if (head.card.labels, head.card.multi_label) != known), None)
     if other is not None:
+        is_trained = ComparatorHead.kind in (card.kind, other.kind)
+        way_out = "Evaluate the comparator by itself." if is_trained else "Fit them again together."
         odd = ", ".join(sorted({*card.labels} ^ {*other.labels})[:5])
         raise HeadError(
             f"Heads of '{card.target}' are compared on the same labels; those of the {card.kind} head, of gallery "
             f"version {card.gallery_version}, and of the {other.kind} head, of version {other.gallery_version}, "
-            f"differ in {odd or 'how many an item may have'}. Fit them again together."
+            f"differ in {odd or 'how many an item may have'}. {way_out}"
         )
     seen = np.unique(np.concatenate([head.keys for head in heads]))
     asked = np.flatnonzero([bool(item.labels.get(card.target)) for item in queries.items])
@@ -122,7 +157,10 @@ def try_heads(gallery: Gallery, queries: Queries, heads: Sequence[FittedHead]) -
         )
     items = [queries.items[row] for row in rows]
     near = distances_to_gallery(queries.distances[rows])
-    embeddings = queries.embeddings[rows]
+
+    def embeddings_for(head: FittedHead) -> NDArray[np.float32]:
+        return queries.others.get(head.card.encoder_fingerprint, queries.embeddings)[rows]
+
     return TargetAnswers(
         target=card.target,
         labels=card.labels,
@@ -130,7 +168,7 @@ def try_heads(gallery: Gallery, queries: Queries, heads: Sequence[FittedHead]) -
         true_names=tuple(", ".join(item.labels[card.target]) for item in items),
         items=items,
         gallery_counts={label: len(found) for label, found in gallery.labels.labels_of(card.target).items()},
-        heads=tuple(answers_of(head, embeddings, near) for head in heads),
+        heads=tuple(answers_of(head, embeddings_for(head), near) for head in heads),
         neighbours=_neighbours_of(gallery, queries, rows),
     )
 

@@ -44,7 +44,7 @@ class ClassifyQuestion:
         photos: Encoded photos, each with its name.
         item_id: An item of the gallery instead.
         targets: None for all that have a head.
-        head: Kind of head; None for the best of each target.
+        head: Kind of head; None for the one that answers for each target.
         options: Labels wanted, allowed and weighted, coverage and evidence.
         box: Region of each photo.
     """
@@ -67,7 +67,7 @@ class ExplainQuestion:
         item_id: An item of the gallery, or None; exactly one of both.
         method: One of `explanation.METHODS`.
         label: Which label; None for the likeliest.
-        head: Kind of head; None for the best.
+        head: Kind of head; None for the one that answers.
         box: Region of the photo.
         with_map: Whether the numbers are wanted beside the picture.
     """

@@ -20,6 +20,7 @@ router = APIRouter(prefix="/v1", tags=["questions"])
 # A text of a few thousand signs is no filter of a person's.
 _LONGEST = 4000
 
+AskedHead = Literal["knn", "linear", "mlp", "ensemble", "comparator"]
 ItemId = Annotated[
     str | None,
     Query(max_length=_LONGEST, description="An item of the gallery, instead of a photo.", examples=["p00000-1"]),
@@ -99,8 +100,8 @@ async def classify(  # noqa: PLR0913, PLR0917 - as many as there are options
         Query(max_length=_LONGEST, description="Targets, joined by commas; all that have a head.", examples=["colour"]),
     ] = None,
     head: Annotated[
-        Literal["knn", "linear", "mlp", "ensemble"] | None,
-        Query(description="Kind of head; the best on validation of each target."),
+        AskedHead | None,
+        Query(description="Kind of head; of each target the selected one, or the best on validation."),
     ] = None,
     top: Annotated[int, Query(ge=1, le=1000, description="Labels in an answer.")] = 3,
     allowed: Annotated[
@@ -153,7 +154,7 @@ async def explain(
         str | None, Query(max_length=_LONGEST, description="Which label; the likeliest.", examples=["dress"])
     ] = None,
     head: Annotated[
-        Literal["knn", "linear", "mlp", "ensemble"] | None, Query(description="Kind of head; the best on validation.")
+        AskedHead | None, Query(description="Kind of head; the selected one, or the best on validation.")
     ] = None,
     box: BoxText = None,
     raw: Annotated[bool, Query(description="Whether the map's numbers are wanted too.")] = False,

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heads.comparator import ComparatorHead
 from heads.storage import StoredHeadError
-from indexer.encoders import load_encoder_of
-from indexer.runtimes import is_converted
-from service.head_store import HEADS_FOLDER, HeadNotFoundError, best_card, load_head, stored_cards
+from service.comparators import encoder_of
+from service.head_store import (
+    HEADS_FOLDER,
+    SELECTION,
+    HeadNotFoundError,
+    best_card,
+    load_head,
+    selected_kind,
+    selection_warning,
+    stored_cards,
+    usable,
+)
 
 if TYPE_CHECKING:
     from heads.fitted import FittedHead, HeadCard
     from indexer.encoders import Encoder, EncoderCard
     from indexer.gallery import Gallery
+    from service.encoders import Encoders
 
 log = logging.getLogger(__name__)
 
-# Path, modification time and size of each head's card.
+# Path, modification time and size of each head's card, and of each selection.
 _Signature = tuple[tuple[str, int, int], ...]
 
 
@@ -32,7 +41,7 @@ class Heads:
 
     Args:
         folder: The gallery's folder.
-        encoder: Heads of another are not among them.
+        encoder: Of the gallery; heads of another are not among them, but for comparators.
         before: The heads of the moment before; those that are the same are taken from it, and those that it had loaded
             are loaded now, so that no request waits for them.
     """
@@ -41,9 +50,11 @@ class Heads:
         self.signature = signature(folder)
         self._folder, self._encoder = folder, encoder
         cards = stored_cards(folder, skip_damaged=True)
-        self.cards = {
-            (card.target, card.kind): card for card in cards if card.encoder_fingerprint == encoder.fingerprint
-        }
+        self.cards = {(card.target, card.kind): card for card in usable(cards, encoder)}
+        self._selected = {target: selected_kind(folder, target) for target in self.targets}
+        for target in self.targets:
+            if warning := selection_warning(target, self._selected[target], self._of(target)):
+                log.warning("%s", warning)
         self._loading = threading.Lock()
         self._loaded: dict[tuple[str, str], FittedHead] = {}
         for key in before._loaded if before else ():
@@ -58,22 +69,27 @@ class Heads:
         return sorted({target for target, _ in self.cards})
 
     def best(self, target: str) -> HeadCard:
-        """The card of the head that answers for a target where no kind is named.
+        """The card of the head that answers for a target where no kind is named: see service.head_store.best_card.
 
         Raises:
             HeadNotFoundError: It has none.
         """
-        cards = [card for card in self.cards.values() if card.target == target]
+        cards = self._of(target)
         if not cards:
             raise HeadNotFoundError(self._missing(f"head of '{target}'"))
-        return best_card(cards)
+        return best_card(cards, self._selected[target])
+
+    @property
+    def comparators(self) -> list[HeadCard]:
+        """The cards of the comparators."""
+        return [card for card in self.cards.values() if card.kind == ComparatorHead.kind]
 
     def choose(self, targets: Sequence[str] | None, kind: str | None) -> list[FittedHead]:
-        """The heads that are asked: of each target the one of that kind, or the best.
+        """The heads that are asked: of each target the one of that kind, or the `best`.
 
         Args:
             targets: None for all that have one.
-            kind: None for the best.
+            kind: None for the `best`.
 
         Raises:
             HeadNotFoundError: A target has none.
@@ -99,6 +115,9 @@ class Heads:
                 self._loaded[target, kind] = load_head(self._folder, target, kind, self._encoder)
             return self._loaded[target, kind]
 
+    def _of(self, target: str) -> list[HeadCard]:
+        return [card for card in self.cards.values() if card.target == target]
+
     def _preload(self, target: str, kind: str) -> None:
         try:
             self.get(target, kind)
@@ -120,38 +139,35 @@ class Serving:
     Args:
         gallery: One version.
         encoder: That version's.
-        heads: Fitted on embeddings of that encoder.
+        heads: Fitted on embeddings of that encoder, and comparators.
+        encoders: Those of comparators among them.
     """
 
     gallery: Gallery
     encoder: Encoder
     heads: Heads
+    encoders: Encoders
+
+    def encoder_of(self, card: HeadCard) -> Encoder:
+        """The encoder that a head answers through; a comparator's is loaded when it is first asked for.
+
+        Raises:
+            StoredHeadError: A comparator's run is gone, or another now.
+        """
+        if card.encoder_fingerprint == self.gallery.card.fingerprint:
+            return self.encoder
+        return encoder_of(card, self.encoders.get)
 
 
 def signature(folder: Path) -> _Signature:
-    """What changes whenever a head of a gallery is fitted or removed."""
+    """What changes whenever a head of a gallery is fitted, removed or selected."""
     found = []
-    for path in sorted((folder / HEADS_FOLDER).glob("*/*.json")):
+    for path in sorted(
+        path for pattern in ("*.json", SELECTION) for path in (folder / HEADS_FOLDER).glob(f"*/{pattern}")
+    ):
         try:
             status = path.stat()
         except FileNotFoundError:
             continue
         found.append((str(path), status.st_mtime_ns, status.st_size))
     return tuple(found)
-
-
-def load_serving_encoder(card: EncoderCard) -> Encoder:
-    """The encoder of a gallery, without torch in this process where OpenVINO runs it.
-
-    Raises:
-        EncoderError: It cannot be loaded.
-    """
-    start = time.perf_counter()
-    if card.runtime == "openvino" and not is_converted(card):
-        # Converting needs torch, for good; a process that ends gives its memory back. Where it fails, loading says why.
-        process = multiprocessing.get_context("spawn").Process(target=load_encoder_of, args=(card,), daemon=True)
-        process.start()
-        process.join()
-    encoder = load_encoder_of(card)
-    log.info("Loaded encoder %s in %.2f s.", card.name, time.perf_counter() - start)
-    return encoder

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
+from heads.storage import StoredHeadError
 from indexer.live import LiveGallery
 from indexer.store import Store
-from service.batching import BatchingEncoder
+from service.encoders import Encoders
 from service.serving import Heads, Serving, signature
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class State:
     """
 
     def __init__(self, settings: Settings, load: Callable[[EncoderCard], Encoder]) -> None:
-        self._settings, self._load = settings, load
+        self._settings = settings
+        self._encoders = Encoders(load)
         self.encoder_load_s = 0.0
         # Overlap of the index's answers with exact search's, 0..1; None until measured.
         self.index_recall: float | None = None
@@ -86,8 +88,11 @@ class State:
             gallery = self._live.current()
             if gallery is not before.gallery or signature(gallery.folder) != before.heads.signature:
                 self._serving = self._assemble(gallery, before.encoder, before.heads)
-                if self._serving.encoder is not before.encoder:
-                    _close(before.encoder)
+                cards = (
+                    gallery.card.fingerprint,
+                    *(one.encoder_fingerprint for one in self._serving.heads.comparators),
+                )
+                self._encoders.keep(cards)
             return self._serving
 
     def close(self) -> None:
@@ -95,22 +100,30 @@ class State:
         self._closed.set()
         self._following.join()
         self._live.close()
-        _close(self._serving.encoder)
+        self._encoders.close()
 
     def _assemble(self, gallery: Gallery, encoder: Encoder, heads: Heads | None) -> Serving:
         """The state of a gallery; what is at hand already is taken where it is the gallery's."""
-        return Serving(gallery, self._encoder_of(gallery.card, encoder), Heads(gallery.folder, gallery.card, heads))
+        encoder = self._encoder_of(gallery.card, encoder)
+        serving = Serving(gallery, encoder, Heads(gallery.folder, gallery.card, heads), self._encoders)
+        for target in serving.heads.targets:
+            # No request waits for the encoder of a comparator that answers unasked; others are loaded when asked for.
+            try:
+                serving.encoder_of(serving.heads.best(target))
+            except StoredHeadError as error:
+                log.warning("%s", error)
+        return serving
 
     def _encoder_of(self, card: EncoderCard, at_hand: Encoder | None) -> Encoder:
         if at_hand is not None and at_hand.card.fingerprint == card.fingerprint:
             return at_hand
         start = time.perf_counter()
-        encoder = self._load(card)
+        encoder = self._encoders.get(card)
         self.encoder_load_s = time.perf_counter() - start
         # Questions of another encoder have other numbers.
         self._sample.clear()
         self.index_recall = None
-        return BatchingEncoder(encoder) if encoder.batches else encoder
+        return encoder
 
     def _follow(self) -> None:
         """Advances twice within the time in which a commit is to be seen, and measures the index now and then."""
@@ -137,8 +150,3 @@ class State:
         exact, _ = searcher.search_exactly(queries, _RECALL_AT)
         hits = [len(set(a) & set(b) - {-1}) / max(1, len(set(b) - {-1})) for a, b in zip(found, exact, strict=True)]
         self.index_recall = float(np.mean(hits))
-
-
-def _close(encoder: Encoder) -> None:
-    if isinstance(encoder, BatchingEncoder):
-        encoder.close()

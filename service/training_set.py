@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heads.checks import HeadError
+from heads.comparator import ComparatorHead
 from heads.fitting import Training
 from heads.labels import MIN_COUNT, EncodedLabels, encode_labels, label_codes
 from indexer.filters import SPLIT, FilterError
@@ -107,10 +108,10 @@ class Staleness:
 
 
 def staleness(fitted: FittedHead, gallery: Gallery) -> Staleness:
-    """What has changed in a gallery since the head was fitted, item by item."""
+    """What has changed in a gallery since the head was fitted, item by item; a comparator was not fitted on it."""
     card = fitted.card
     version = gallery.snapshot.version
-    if card.gallery_version == version:
+    if card.gallery_version == version or card.kind == ComparatorHead.kind:
         return Staleness(0, 0, 0, 0)
     try:
         labels, rows = labelled_rows(gallery, card.target, min_count=card.min_count)

@@ -602,7 +602,7 @@ REFUSED = {
         2,
         "has no head of 'zzz'; fitted are colour: ensemble, knn, linear; type: ensemble, knn, linear.",
     ),
-    "classify: no such head": (CLASSIFY + "--head nonsense", 2, "--head is knn, linear, mlp, ensemble; got nonsense."),
+    "classify: no such head": (CLASSIFY + "--head nonsense", 2, "mlp, ensemble, comparator; got nonsense."),
     "classify: head not fitted": (CLASSIFY + "--head mlp", 2, "--targets TARGET --head mlp"),
     "classify: both": (CLASSIFY + "--json --csv", 2, "Give --json or --csv, and not both."),
     "classify: top": (CLASSIFY + "--top 0", 2, "'--top'"),
@@ -630,7 +630,7 @@ REFUSED = {
         "Gallery {gallery} has no items of the split 'test'. Give labelled photos",
     ),
     "evaluate: no such target": (EVALUATE + "--targets zzz", 2, "has no head of 'zzz'; fitted are "),
-    "evaluate: no such head": (EVALUATE + "--targets type --head x", 2, "--head is knn, linear, mlp, ensemble; got x."),
+    "evaluate: no such head": (EVALUATE + "--targets type --head x", 2, "mlp, ensemble, comparator; got x."),
     "evaluate: no catalog": (
         "evaluate heads --gallery {gallery} --targets type --queries {tmp}/none",
         2,

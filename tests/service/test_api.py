@@ -429,7 +429,11 @@ def test_the_events_of_a_job_that_is_over_are_its_end(shop):
         ("POST", "/v1/neighbours?item_id=a&box=0,0,nan,1", "box"),
         ("POST", f"/v1/neighbours?item_id={'x' * 4001}", "'item_id' was refused: String should have at most 4000"),
         ("POST", "/v1/classify?item_id=a&coverage=1", "'coverage' should be less than 1"),
-        ("POST", "/v1/classify?item_id=a&head=tree", "'head' should be 'knn', 'linear', 'mlp' or 'ensemble'"),
+        (
+            "POST",
+            "/v1/classify?item_id=a&head=tree",
+            "'head' should be 'knn', 'linear', 'mlp', 'ensemble' or 'comparator'",
+        ),
         ("POST", "/v1/classify?item_id=a&weights=a", "Weights are name=number"),
         ("POST", "/v1/classify?item_id=a&allowed=,", "What is allowed"),
         ("POST", "/v1/explain?item_id=a", "'target' is required"),
