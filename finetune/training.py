@@ -20,6 +20,7 @@ from torch.nn import functional
 from data.images import read_pixels
 from finetune.augmentation import read_augmented
 from finetune.checkpoint import load_checkpoint, save_checkpoint
+from finetune.depthwise import QuickDepthwise
 from finetune.photos import Loader, cut, epoch_order
 from finetune.schedule import open_stage, rate_factor, set_rates
 from indexer.runtimes import bf16_pays, cpu_count, cpu_description
@@ -296,7 +297,7 @@ class _Training:
         if self.recipe.mixup:
             share = float(self._rng().beta(self.recipe.mixup, self.recipe.mixup))
             photos = torch.lerp(photos[other].float(), photos.float(), share)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), QuickDepthwise():
             logits = self.comparator(photos)
         loss = self._loss(logits, truth, self.recipe.label_smoothing)
         if self.recipe.mixup:
