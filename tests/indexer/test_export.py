@@ -294,6 +294,17 @@ def test_what_a_runtime_cannot_run(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_onnxruntime_is_told_to_report_nothing(
+    exported: Exported, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: told.append("nothing"))
+    content = (exported.out / "model.onnx").read_bytes()
+    monkeypatch.setattr(exporting, "_write_onnx", lambda *given: (given[2] / "model.onnx").write_bytes(content))
+    export(str(exported.run), tmp_path / "out", formats=("onnx",), photos=few)
+    assert told == ["nothing"]
+
+
 def test_a_full_disk_leaves_nothing(
     exported: Exported, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
