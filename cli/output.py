@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from data.catalog import CatalogItem
 
@@ -51,6 +51,17 @@ def plain_labels(item: CatalogItem) -> dict[str, Any]:
 def figure(value: float | None, low: float | None, high: float | None) -> tuple[str, str]:
     """A figure and its interval; dashes where no query counts."""
     return ("-", "-") if value is None else (f"{value:.4f}", f"{low:.4f} to {high:.4f}")
+
+
+def value_text(figures: Mapping[str, Any], name: str) -> str:
+    """A figure, with its interval where it has one; a dash where no photo counts."""
+    if figures[name] is None:
+        return "-"
+    if isinstance(figures[name], int):
+        return f"{figures[name]:,}"
+    if f"{name}_low" not in figures:
+        return f"{figures[name]:.3f}"
+    return f"{figures[name]:.3f} ({figures[f'{name}_low']:.3f} to {figures[f'{name}_high']:.3f})"
 
 
 def yes(value: bool) -> str:

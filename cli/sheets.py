@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from PIL.Image import Image
 
     from data.catalog import CatalogItem
     from data.sheet import Tile
     from indexer.duplicates import Group
     from indexer.gallery import Neighbour
+    from service.head_evaluation import TargetAnswers
     from service.suspects import Suspect
 
-# Photos on a sheet of duplicates.
+# Photos on a sheet of duplicates, suspects or answers.
 _SHEET = 96
 
 
@@ -50,6 +54,22 @@ def draw_suspects(sheet: Path, found: list[Suspect], font: Path | None) -> None:
         for one in found[:_SHEET]
     ]
     _save(sheet, draw_sheet(None, tiles, columns=8, tile_size=160, font_file=font))
+
+
+def draw_answers(sheet: Path, answers: TargetAnswers, rows: Iterable[int], font: Path | None) -> int:
+    """The first of some queries, each with its label and what every head says of it; how many are drawn."""
+    from data.sheet import draw_sheet
+    from service.comparison_report import said_by
+
+    tiles = []
+    for query in islice(rows, _SHEET):
+        said = [
+            f"{'' if right else '! '}{head}: {label} {sure:.2f}" for head, label, sure, right in said_by(answers, query)
+        ]
+        item = answers.items[query]
+        tiles.append(_tile(item, f"labelled {answers.true_names[query]}", *said, item.item_id))
+    _save(sheet, draw_sheet(None, tiles, columns=8, tile_size=160, font_file=font))
+    return len(tiles)
 
 
 def _tile(item: CatalogItem, *lines: str) -> Tile:

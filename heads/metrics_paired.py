@@ -139,7 +139,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """The p values of several tests, corrected so that one below 0.05 is a false alarm in 5 of 100 cases at most.
 
     The smallest is multiplied by the number of tests, the next by one less, and so on; none becomes smaller than the
-    one before it, nor larger than 1. It holds however the tests depend on each other, and whichever of them is looked at.
+    one before it, nor larger than 1. It holds however the tests depend on each other, and for whichever is picked.
 
     Args:
         p_values: Of each test, 0..1.

@@ -38,6 +38,15 @@ def per_cent(share: float | None, digits: int = 1) -> str:
     return ABSENT if share is None else f"{100 * share:.{digits}f} %"
 
 
+def short_count(count: float) -> str:
+    """A count in three digits: `950`, `3.37 M`."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * unit:
+            value = count / unit
+            return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {name}"
+    return f"{count:.0f}"
+
+
 def photos(count: int) -> str:
     """So many photos."""
     return "1 photo" if count == 1 else f"{count:,} photos"

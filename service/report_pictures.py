@@ -47,7 +47,7 @@ def mistake_cards(answers: TargetAnswers, head: HeadAnswers, pictures: Photos) -
         cards.append(
             {
                 "item_id": item.item_id,
-                "photo": _shot(item, _LARGE, pictures),
+                "photo": photo_shot(item, _LARGE, pictures),
                 "said": said,
                 "sure": remark,
                 "truth": answers.true_names[query] or "nothing",
@@ -76,7 +76,7 @@ def _said(answers: TargetAnswers, head: HeadAnswers, query: int, sure: float) ->
 def _neighbour(near: CatalogItem, distance: float, target: str, true: set[str], pictures: Photos) -> dict[str, Any]:
     names = near.labels.get(target, ())
     return {
-        "photo": _shot(near, _SMALL, pictures),
+        "photo": photo_shot(near, _SMALL, pictures),
         "name": ", ".join(names) or "no label",
         "same": bool(true & set(names)),
         "distance": f"{distance:.3f}",
@@ -97,7 +97,7 @@ def pair_cards(
             sides.append(
                 {
                     "name": pair[one],
-                    "photo": _shot(example, _LARGE, pictures) if example else _no_shot(pair[one]),
+                    "photo": photo_shot(example, _LARGE, pictures) if example else _no_shot(pair[one]),
                     "text": f"taken for {pair[other]}: {count} of {so_many_photos(queries)}",
                 }
             )
@@ -126,7 +126,8 @@ def _surest(among: NDArray[np.bool_], probabilities: NDArray[np.float32]) -> int
     return int(np.where(among, probabilities, -1).argmax()) if among.any() else None
 
 
-def _shot(item: CatalogItem, size: int, pictures: Photos) -> dict[str, Any]:
+def photo_shot(item: CatalogItem, size: int, pictures: Photos) -> dict[str, Any]:
+    """An item's photo for the template, or what to say in its place."""
     return {"uri": pictures.uri(item, size), "alt": item.item_id, "missing": "photo cannot be read"}
 
 

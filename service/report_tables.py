@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from service.phrases import ABSENT, per_cent
+from service.phrases import ABSENT, per_cent, short_count
 
 if TYPE_CHECKING:
     from service.head_evaluation import TargetAnswers
@@ -41,6 +41,14 @@ _SET_ROWS = (
     ("abstention_known_labels", "share", "“None of these”, wrongly", "of photos whose label is known to the head"),
     ("abstention_unknown_labels", "share", "“None of these”, rightly", "of photos whose label is not"),
 )
+_COST_ROWS = (
+    ("milliseconds_whole", "milliseconds", "Milliseconds a photo", "read, decoded, encoded and answered"),
+    ("milliseconds", "milliseconds", "of these the head", "encoding apart"),
+    ("parameters", "count", "Parameters", "of encoder and head; kNN keeps photos"),
+    ("parameters_head", "count", "of these the head", ""),
+    ("bytes", "bytes", "Size on disk", "of encoder and head"),
+    ("bytes_head", "bytes", "of these the head", ""),
+)
 _SPEED_ROW = ("milliseconds", "milliseconds", "Milliseconds a photo", "encoding apart")
 
 
@@ -54,9 +62,24 @@ def head_rows(figures: Mapping[str, Figures], several: bool, label_count: int) -
     """
     top = [(f"top_{k}_accuracy", "share", f"Among the top {k}", "") for k in (3, 5) if k < label_count]
     rows = [*_SEVERAL_ROWS, *_SHARED_ROWS] if several else [_RIGHT_ROW, *top, *_SHARED_ROWS, *_SET_ROWS]
+    return figure_rows(figures, [*rows, _SPEED_ROW])
+
+
+def cost_rows(figures: Mapping[str, Figures]) -> list[dict[str, Any]]:
+    """The same of heads with what they cost, as service.head_comparison gives them."""
+    return figure_rows(figures, [_RIGHT_ROW, *_SHARED_ROWS[:5], *_SET_ROWS[:2], *_COST_ROWS])
+
+
+def figure_rows(figures: Mapping[str, Figures], rows: Iterable[tuple[str, str, str, str]]) -> list[dict[str, Any]]:
+    """A row for each figure that a head has, with a cell for each head.
+
+    Args:
+        figures: Of each head, by its kind.
+        rows: The figure, how it is written, its name, and what it is.
+    """
     return [
-        {"name": title, "hint": hint, "cells": [_cell(of_head, name, kind) for of_head in figures.values()]}
-        for name, kind, title, hint in (*rows, _SPEED_ROW)
+        {"name": title, "hint": hint, "cells": [figure_cell(of_head, name, kind) for of_head in figures.values()]}
+        for name, kind, title, hint in rows
         if any(of_head.get(name) is not None for of_head in figures.values())
     ]
 
@@ -64,14 +87,27 @@ def head_rows(figures: Mapping[str, Figures], several: bool, label_count: int) -
 def headline(figures: Figures, several: bool) -> dict[str, Any]:
     """The share of photos that a head has right, and its bar."""
     name = "exact_match" if several else "accuracy"
-    return {"cell": _cell(figures, name, "share"), "bar": interval_bar(figures, name)}
+    return {"cell": figure_cell(figures, name, "share"), "bar": interval_bar(figures, name)}
 
 
-def _cell(figures: Figures, name: str, kind: str) -> dict[str, Any]:
+def figure_cell(figures: Figures, name: str, kind: str) -> dict[str, Any]:
+    """A figure with its interval, where it has one.
+
+    Args:
+        figures: Holds it by `name`, or not.
+        name: Of the figure.
+        kind: `share`, `points`, `number`, `count`, `bytes`; any other is written in three digits.
+    """
     value = figures.get(name)
     if value is None:
         return {"text": ABSENT, "sort": "", "range": ""}
-    formats = {"share": per_cent(value), "points": f"{100 * value:.1f} points", "number": f"{value:.2f}"}
+    formats = {
+        "share": per_cent(value),
+        "points": f"{100 * value:.1f} points",
+        "number": f"{value:.2f}",
+        "count": short_count(value),
+        "bytes": f"{short_count(value)}B" if value >= 1000 else f"{value:.0f} B",
+    }
     low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
     between = f"{100 * low:.1f} to {100 * high:.1f}" if low is not None and high is not None else ""
     return {"text": formats.get(kind, f"{value:.3g}"), "sort": value, "range": between}
@@ -108,7 +144,7 @@ def label_rows(figures: Figures) -> list[dict[str, Any]]:
     rows = []
     for number in order:
         row = table[number]
-        threshold = [_cell(row, "threshold", "number")] if "threshold" in row else []
+        threshold = [figure_cell(row, "threshold", "number")] if "threshold" in row else []
         counts = [
             {"text": f"{row[key]:,}", "sort": row[key], "range": ""}
             for key in ("queries", "predicted", "gallery_items")
@@ -116,9 +152,9 @@ def label_rows(figures: Figures) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": row["label"],
-                "found": _cell(row, "recall", "share"),
+                "found": figure_cell(row, "recall", "share"),
                 "bar": interval_bar(row, "recall"),
-                "cells": [_cell(row, "precision", "share"), _cell(row, "f1", "share"), *threshold, *counts],
+                "cells": [figure_cell(row, "precision", "share"), figure_cell(row, "f1", "share"), *threshold, *counts],
                 "mistaken": _taken_for(figures, matrix[number], number) if matrix else "",
             }
         )

@@ -470,7 +470,7 @@ def test_nothing_is_asked_of_a_network():
 def test_figures_at_hand_are_not_worked_out_again(monkeypatch):
     answers = three_labels()
     figures = evaluate_target(answers)
-    monkeypatch.setattr(report, "evaluate_target", lambda _: pytest.fail("worked out again"))
+    monkeypatch.setattr("service.report.evaluate_target", lambda _: pytest.fail("worked out again"))
     html = render_report([answers], title="t", facts={}, figures=[figures])
     assert "knn names the right articleType" in html
     with pytest.raises(ValueError, match="shorter"):
