@@ -30,6 +30,8 @@ LOSS, ERROR = "loss.png", "error.png"
 _LOCK = ".lock"
 # Of what differs, so much is told.
 _TOLD = 5
+_LONGEST = 60
+_DIGEST = "photos.digest"
 # Values of a recipe that change nothing in a run.
 _SAID_ONLY = ("recipe.name", "recipe.description")
 
@@ -88,7 +90,8 @@ def open_run(folder: Path, plan: RunPlan) -> dict[str, Any]:
         RunFolderError: It was begun with another recipe, network, labels or photos; the message says what differs.
         OSError: The folder cannot be written.
     """
-    config = _config(plan)
+    # As JSON gives it back, so that a begun one can be compared with it.
+    config = json.loads(_json(_config(plan)))
     if (folder / CONFIG).is_file():
         begun = read_config(folder)
         _check_same(folder, begun, config)
@@ -197,7 +200,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _metrics(one: Epoch) -> dict[str, Any]:
     """A line of metrics.csv."""
-    row = asdict(one)
+    row = {"epoch": one.number} | asdict(one)
+    del row["number"]
     accuracies = {f"validation_accuracy:{target}": value for target, value in row.pop("accuracies").items()}
     row = {name: round(value, 6) if isinstance(value, float) else value for name, value in (row | accuracies).items()}
     # Rates may be smaller than what rounding leaves.
@@ -240,17 +244,15 @@ def _digest(sets: Sequence[PhotoSet]) -> str:
 
 def _check_same(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises RunFolderError where a run that was begun so would go on otherwise."""
-    wanted = {key: now[key] for key in ("recipe", "network", "image_size", "pooling", "targets", "photos")}
-    before = _flat({key: begun.get(key) for key in wanted})
-    after = _flat(json.loads(_json(wanted)))
+    before, after = _decisive(begun), _decisive(now)
     names = [name for name in {**before, **after} if name not in _SAID_ONLY and before.get(name) != after.get(name)]
     # Only where all else is the same does it tell anything by itself.
-    names = [name for name in names if name != "photos.digest"] or names
+    names = [name for name in names if name != _DIGEST] or names
     if not names:
         return
     told = "; ".join(
-        "the same number of photos, but others, or with other labels or boxes"
-        if name == "photos.digest"
+        "as many photos, but others, or with other labels or boxes"
+        if name == _DIGEST
         else f"{name.removeprefix('recipe.')} was {_said(before.get(name))} and is {_said(after.get(name))}"
         for name in names[:_TOLD]
     )
@@ -259,6 +261,13 @@ def _check_same(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) 
         f"The run in {folder} goes on only as it was begun; {told}{more}. Give what it was begun with "
         f"(its README.md and {CONFIG} say it), or begin another with a new --out."
     )
+
+
+def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What must not differ where a run goes on, by its place."""
+    values = {key: config.get(key) for key in ("recipe", "network", "image_size", "pooling", "photos")}
+    targets = config.get("targets", {})
+    return _flat(values) | {"targets": ", ".join(targets)} | {f"labels of {key}": of for key, of in targets.items()}
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -270,7 +279,8 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def _said(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rstrip()} ..."
 
 
 def _json(value: Any) -> bytes:

@@ -150,7 +150,7 @@ def quoted(target: str) -> str:
 
 def _usage(folder: Path, targets: Sequence[str]) -> str:
     """Commands that take the run."""
-    run, names = shlex.quote(str(folder)), shlex.quote(",".join(targets))
+    run, names = shlex.quote(str(folder.resolve())), shlex.quote(",".join(targets))
     lines = [
         ("the fine-tuned backbone as encoder", f"modiste index CATALOG --gallery GALLERY --encoder {run}"),
         ("its answers in a gallery of any encoder", f"modiste fit --gallery GALLERY --run {run}"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.recipe import Recipe, RecipeError
 from finetune.run import Listener, RunRequest, run
-from finetune.run_folder import CONFIG, table
+from finetune.run_folder import CONFIG, check_folder, table
 from finetune.run_report import CARD
 from finetune.stages import opening_after
 from indexer.files import replace_file
@@ -96,11 +96,14 @@ def run_transfer(transfer: Transfer, listener_of: Callable[[str], Listener]) -> 
     recipes = {name: recipe_of_run(name, shared, transfer.unfreeze_after) for name in transfer.runs}
     if SOURCE in recipes and transfer.source is None:
         raise RecipeError(f"The run '{SOURCE}' trains on another catalog; name it, or leave the run out.")
+    requests = {}
     for name, recipe in recipes.items():
+        resume = transfer.target.resume and (folder / name / CONFIG).is_file()
+        check_folder(folder / name, resume=resume)
         request = transfer.source if name == SOURCE and transfer.source is not None else transfer.target
-        place = folder / name
-        resume = request.resume and (place / CONFIG).is_file()
-        run(replace(request, recipe=recipe, folder=place, resume=resume), listener_of(name))
+        requests[name] = replace(request, recipe=recipe, folder=folder / name, resume=resume)
+    for name, request in requests.items():
+        run(request, listener_of(name))
         _write_table(folder)
     return read_table(folder)
 
