@@ -49,19 +49,32 @@ def read_deepfashion(root: Path) -> Iterator[Row]:
     with_attributes = (folder / _ATTRIBUTES).is_file() and (folder / _ATTRIBUTE).is_file()
     attributes = [name for name, _ in _cloth(folder / _ATTRIBUTES)] if with_attributes else []
     names = _Names(categories, attributes, root / "Img" if (root / "Img").is_dir() else root)
-    eval_folder = next((place for place in (root / "Eval", folder) if (place / _SPLIT).is_file()), root)
-    lists = {name: folder / name for name in (_CATEGORY, _ATTRIBUTE, _BOX)} | {_SPLIT: eval_folder / _SPLIT}
+    present = {path.name: path for path in _photo_lists(root, folder)}
     if not with_attributes:
-        del lists[_ATTRIBUTE]
-    present = {name: path for name, path in lists.items() if path.is_file()}
+        present.pop(_ATTRIBUTE, None)
     for line, photo, values in _lockstep(present):
         yield _item(line, photo, values, names, folder / _CATEGORY)
+
+
+def find_lists(root: Path) -> tuple[list[Path], list[Path]]:
+    """The lists that have a line a photo, and those that say what their numbers stand for."""
+    folder = _annotations(root)
+    if folder is None:
+        return [], []
+    return _photo_lists(root, folder), [path for path in (folder / _CATEGORIES, folder / _ATTRIBUTES) if path.is_file()]
+
+
+def _photo_lists(root: Path, folder: Path) -> list[Path]:
+    """The lists that have a line a photo, the one that leads first."""
+    eval_folder = next((place for place in (root / "Eval", folder) if (place / _SPLIT).is_file()), root)
+    paths = [*(folder / name for name in (_CATEGORY, _ATTRIBUTE, _BOX)), eval_folder / _SPLIT]
+    return [path for path in paths if path.is_file()]
 
 
 def _lockstep(lists: dict[str, Path]) -> Iterator[tuple[int, str, dict[str, list[str]]]]:
     """Line, photo and values by list, for each photo of the first list."""
     (_, first), *_ = lists.items()
-    for rows in zip_longest(*(_lines(path) for path in lists.values())):
+    for rows in zip_longest(*(read_lines(path) for path in lists.values())):
         line, photo = next((row[0], row[1]) for row in rows if row is not None)
         for path, row in zip(lists.values(), rows, strict=True):
             came = "ends" if row is None else f"names {row[1]}"
@@ -73,7 +86,7 @@ def _lockstep(lists: dict[str, Path]) -> Iterator[tuple[int, str, dict[str, list
         yield line, photo, {name: row[2] for name, row in zip(lists, rows, strict=True) if row is not None}
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str, list[str]]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     """Line number, first word and other words of each line below the two of the header."""
     with path.open(encoding="utf-8") as file:
         for line, text in enumerate(file, start=1):
@@ -139,7 +152,7 @@ def _detect(path: Path) -> bool:
 def _count(root: Path) -> int | None:
     """Number of lines: what the first line says is wrong in lists that someone has shortened."""
     folder = _annotations(root)
-    return None if folder is None else sum(1 for _ in _lines(folder / _CATEGORY))
+    return None if folder is None else sum(1 for _ in read_lines(folder / _CATEGORY))
 
 
 DEEPFASHION = CatalogFormat(

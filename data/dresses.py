@@ -28,7 +28,7 @@ def read_dresses(path: Path) -> Iterator[Row]:
     Raises:
         CatalogError: No CSV has the columns article_id, garment_types and sample.
     """
-    sources = list(_sources(path))
+    sources = list(find_tables(path))
     if not sources:
         raise CatalogError(f"A CSV with the columns {', '.join(sorted(_COLUMNS))} was wanted; {path} has none.")
     for source in sources:
@@ -50,7 +50,7 @@ def _item(record: Record, source: Path) -> Row:
     return CatalogItem(item_id, image, labels=labels, split=split, source_row=record.line)
 
 
-def _sources(path: Path) -> Iterator[Path]:
+def find_tables(path: Path) -> Iterator[Path]:
     """The CSVs of this format that a path means, by name."""
     for source in sorted(path.glob("*.csv")) if path.is_dir() else [path]:
         if source.suffix == ".csv" and source.stat().st_size and set(read_header(source)) >= _COLUMNS:
@@ -58,11 +58,11 @@ def _sources(path: Path) -> Iterator[Path]:
 
 
 def _detect(path: Path) -> bool:
-    return any(True for _ in _sources(path))
+    return any(True for _ in find_tables(path))
 
 
 def _count(path: Path) -> int:
-    return sum(1 for source in _sources(path) for _ in read_records(source))
+    return sum(1 for source in find_tables(path) for _ in read_records(source))
 
 
 DRESSES = CatalogFormat(

@@ -20,7 +20,7 @@ _LABELS = (
 _SIDE = 28
 _SPLITS = {"train": "train", "t10k": "test"}
 # The idx format (yann.lecun.com/exdb/mnist): two zero bytes, type 8 (unsigned byte), number of dimensions.
-_IMAGES_MAGIC, _LABELS_MAGIC = 0x00000803, 0x00000801
+IMAGES_MAGIC, LABELS_MAGIC = 0x00000803, 0x00000801
 
 
 def read_fashion_mnist(root: Path) -> Iterator[Row]:
@@ -47,17 +47,17 @@ def _read_pair(images_path: Path, labels_path: Path, part: str) -> Iterator[Row]
 
     from data.images import encode_png
 
-    with _open(images_path) as images, _open(labels_path) as labels:
-        count, *size = _header(images, images_path, _IMAGES_MAGIC, 3)
-        (label_count,) = _header(labels, labels_path, _LABELS_MAGIC, 1)
+    with open_idx(images_path) as images, open_idx(labels_path) as labels:
+        count, *size = read_sizes(images, images_path, IMAGES_MAGIC, 3)
+        (label_count,) = read_sizes(labels, labels_path, LABELS_MAGIC, 1)
         if size != [_SIDE, _SIDE] or count != label_count:
             raise CatalogError(
                 f"Pictures of {_SIDE} x {_SIDE}, each with a label, were wanted; {images_path} has {count} "
                 f"of {size[0]} x {size[1]}, {labels_path} has {label_count} labels."
             )
         for row in range(1, count + 1):
-            content = _take(images, images_path, _SIDE * _SIDE)
-            (class_index,) = _take(labels, labels_path, 1)
+            content = take(images, images_path, _SIDE * _SIDE)
+            (class_index,) = take(labels, labels_path, 1)
             if class_index >= len(_LABELS):
                 yield BadRow(labels_path, row, f"A label 0..{len(_LABELS) - 1} was wanted; got {class_index}.")
                 continue
@@ -67,18 +67,29 @@ def _read_pair(images_path: Path, labels_path: Path, part: str) -> Iterator[Row]
             yield CatalogItem(f"{part}-{row - 1:05}", photo, labels=label, split=_SPLITS[part], source_row=row)
 
 
+def find_pairs(root: Path) -> list[tuple[Path, Path]]:
+    """The files of pictures and of labels, of train and test, where both are there."""
+    names = [(f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in _SPLITS]
+    pairs = [(_find(root, images), _find(root, labels)) for images, labels in names]
+    return [(images, labels) for images, labels in pairs if images and labels]
+
+
 def _find(root: Path, name: str) -> Path | None:
     """The file of this name, plain before gzipped."""
     return next((path for path in (root / name, root / f"{name}.gz") if path.is_file()), None)
 
 
-def _open(path: Path) -> gzip.GzipFile | BufferedReader:
+def open_idx(path: Path) -> gzip.GzipFile | BufferedReader:
     """The file, unpacked as it is read."""
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def _take(file: gzip.GzipFile | BufferedReader, path: Path, size: int) -> bytes:
-    """The next `size` bytes."""
+def take(file: gzip.GzipFile | BufferedReader, path: Path, size: int) -> bytes:
+    """The next `size` bytes.
+
+    Raises:
+        CatalogError: There are fewer, or they are damaged.
+    """
     try:
         content = file.read(size)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -88,9 +99,13 @@ def _take(file: gzip.GzipFile | BufferedReader, path: Path, size: int) -> bytes:
     return content
 
 
-def _header(file: gzip.GzipFile | BufferedReader, path: Path, magic: int, dimensions: int) -> tuple[int, ...]:
-    """The sizes that an idx file starts with."""
-    came, *sizes = struct.unpack(f">{1 + dimensions}I", _take(file, path, 4 + 4 * dimensions))
+def read_sizes(file: gzip.GzipFile | BufferedReader, path: Path, magic: int, dimensions: int) -> tuple[int, ...]:
+    """The sizes that an idx file starts with.
+
+    Raises:
+        CatalogError: It starts with another number than `magic`.
+    """
+    came, *sizes = struct.unpack(f">{1 + dimensions}I", take(file, path, 4 + 4 * dimensions))
     if came != magic:
         raise CatalogError(f"An idx file that starts with 0x{magic:08x} was wanted; {path} starts with 0x{came:08x}.")
     return tuple(sizes)
@@ -106,8 +121,8 @@ def _count(root: Path) -> int:
     for part in _SPLITS:
         path = _find(root, f"{part}-labels-idx1-ubyte")
         if path is not None:
-            with _open(path) as labels:
-                total += _header(labels, path, _LABELS_MAGIC, 1)[0]
+            with open_idx(path) as labels:
+                total += read_sizes(labels, path, LABELS_MAGIC, 1)[0]
     return total
 
 

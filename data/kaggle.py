@@ -95,6 +95,13 @@ def _styles(path: Path) -> Path:
     return path / "styles.csv" if path.is_dir() else path
 
 
+def find_tables(path: Path) -> list[Path]:
+    """`styles.csv`, and `attributes.csv` where there is one, of the catalog that a path means."""
+    styles = _styles(path)
+    attributes = styles.parent / _ATTRIBUTES
+    return [styles, attributes] if attributes.is_file() else [styles]
+
+
 def _detect(path: Path) -> bool:
     """Whether there is a styles.csv with Kaggle's columns."""
     source = _styles(path)

@@ -28,8 +28,9 @@ def read_shards(root: Path) -> Iterator[Row]:
     """
     from data.images import encode_png
 
-    for path in _shards(root):
-        images, labels = _load(path)
+    for path in find_shards(root):
+        shard = load_shard(path)
+        images, labels = shard["images"], shard["labels"]
         for index, (image, class_index) in enumerate(zip(images, labels.tolist(), strict=True)):
             # (3, H, W) -> (H, W, 3)
             pixels = image.permute(1, 2, 0).contiguous().numpy()
@@ -38,8 +39,12 @@ def read_shards(root: Path) -> Iterator[Row]:
             yield CatalogItem(item_id, encode_png(pixels), labels=label, split=split, source_row=index + 1)
 
 
-def _load(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """The photos (N, 3, H, W) uint8 and class indices (N,) of one shard."""
+def load_shard(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of one shard: `images` uint8 (N, 3, H, W), `labels` int (N,), `one_hot` (N, C), and others it has.
+
+    Raises:
+        CatalogError: It cannot be read as tensors alone, or has other keys, shapes or types.
+    """
     import torch
 
     try:
@@ -60,7 +65,7 @@ def _load(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     shapes = images.ndim == 4 and images.shape[1] == 3 and labels.ndim == 1 and one_hot.ndim == 2
     if not (shapes and integer and images.dtype == torch.uint8 and len(images) == len(labels) == len(one_hot)):
         raise problem
-    return images, labels
+    return shard
 
 
 def _describe(value: object) -> str:
@@ -69,17 +74,17 @@ def _describe(value: object) -> str:
     return type(value).__name__ if shape is None else f"{getattr(value, 'dtype', '')} {tuple(shape)}"
 
 
-def _shards(root: Path) -> list[Path]:
+def find_shards(root: Path) -> list[Path]:
     """The shards, by split and name."""
     return sorted(path for path in root.glob("*/shard_*.pt") if split_name(path.parent.name))
 
 
 def _detect(path: Path) -> bool:
-    return bool(_shards(path))
+    return bool(find_shards(path))
 
 
 def _count(root: Path) -> int:
-    return sum(len(_load(path)[1]) for path in _shards(root))
+    return sum(len(load_shard(path)["labels"]) for path in find_shards(root))
 
 
 SHARDS = CatalogFormat(

@@ -29,7 +29,7 @@ def read_csv(path: Path, mapping: Mapping[str, str] | None = None) -> Iterator[R
     Raises:
         CatalogError: No such file, no header, or a column that is wanted is missing.
     """
-    source = _find(path, "csv")
+    source = find_kind(path, "csv")
     columns = resolve_columns([name for name in read_header(source) if name], mapping, source)
     for record in read_records(source):
         yield record if isinstance(record, BadRow) else to_item(record.fields, columns, source, record.line)
@@ -45,10 +45,10 @@ def read_jsonl(path: Path, mapping: Mapping[str, str] | None = None) -> Iterator
     Raises:
         CatalogError: No such file, or a column that is wanted is in none of the objects.
     """
-    source = _find(path, "jsonl")
+    source = find_kind(path, "jsonl")
     # Rows are looked through until every wanted column was met: usually one row, all of them where one is missing.
     names: dict[str, None] = {}
-    for _, record in _json_records(source):
+    for _, record in read_json_lines(source):
         if not isinstance(record, BadRow):
             names.update(dict.fromkeys(record))
             if not missing_columns(names, mapping):
@@ -56,7 +56,7 @@ def read_jsonl(path: Path, mapping: Mapping[str, str] | None = None) -> Iterator
     if not names:
         raise CatalogError(f"One JSON object a line was wanted; {source} has none.")
     columns = resolve_columns(names, mapping, source)
-    for line, record in _json_records(source):
+    for line, record in read_json_lines(source):
         yield record if isinstance(record, BadRow) else to_item(record, columns, source, line)
 
 
@@ -72,9 +72,9 @@ def read_parquet(path: Path, mapping: Mapping[str, str] | None = None) -> Iterat
     """
     import pyarrow as pa
 
-    source = _find(path, "parquet")
+    source = find_kind(path, "parquet")
     try:
-        with _open_parquet(source) as file:
+        with open_parquet(source) as file:
             columns = resolve_columns(file.schema_arrow.names, mapping, source)
             # Without a list of labels every column is wanted.
             wanted = None if columns.labels is None else sorted(columns.named & set(file.schema_arrow.names))
@@ -87,15 +87,15 @@ def read_parquet(path: Path, mapping: Mapping[str, str] | None = None) -> Iterat
         raise CatalogError(f"A Parquet file was wanted; {source} cannot be read as one: {error}.") from error
 
 
-def _open_parquet(source: Path) -> Any:
+def open_parquet(source: Path) -> Any:
     """The open file; a buffer makes it read pages as they come and not whole column chunks."""
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(source, buffer_size=1 << 20)
 
 
-def _json_records(source: Path) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
-    """Line number and object of each line that is not empty."""
+def read_json_lines(source: Path) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
+    """Line number, and object or bad row, of each line of a JSON lines file that is not empty."""
     with source.open("rb") as file:
         for line, content in enumerate(file, start=1):
             if not content.strip():
@@ -138,8 +138,12 @@ def find_table(path: Path, endings: tuple[str, ...] = _ALL_ENDINGS) -> Path | No
     return found[0] if found else None
 
 
-def _find(path: Path, kind: str) -> Path:
-    """The table of this kind that a path means."""
+def find_kind(path: Path, kind: str) -> Path:
+    """The table of one kind, csv, jsonl or parquet, that a path means.
+
+    Raises:
+        CatalogError: The folder has none, or several.
+    """
     table = find_table(path, _ENDINGS[kind])
     if table is None:
         raise CatalogError(f"A file {' or '.join(_ENDINGS[kind])} was wanted; the folder {path} has none.")
@@ -153,16 +157,16 @@ def _detect(kind: str, path: Path) -> bool:
 
 
 def _count_csv(path: Path) -> int:
-    return sum(1 for _ in read_records(_find(path, "csv")))
+    return sum(1 for _ in read_records(find_kind(path, "csv")))
 
 
 def _count_jsonl(path: Path) -> int:
-    with _find(path, "jsonl").open("rb") as file:
+    with find_kind(path, "jsonl").open("rb") as file:
         return sum(1 for line in file if line.strip())
 
 
 def _count_parquet(path: Path) -> int:
-    with _open_parquet(_find(path, "parquet")) as file:
+    with open_parquet(find_kind(path, "parquet")) as file:
         return int(file.metadata.num_rows)
 
 
