@@ -55,12 +55,14 @@ class HeadReceipt:
         kind: `knn`, `linear`, `mlp`, `ensemble` or `comparator`.
         gallery_version: Version of the gallery that it was fitted on.
         fitted_at: Date and time, UTC, ISO 8601.
+        encoder: Name of a comparator's own encoder; null for heads that answer through the gallery's.
     """
 
     target: str
     kind: str
     gallery_version: int
     fitted_at: str
+    encoder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

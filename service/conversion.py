@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heads.comparator import ComparatorHead
 from service import answers
 
 if TYPE_CHECKING:
@@ -68,7 +69,13 @@ def receipt_of(serving: Serving, ticket: Ticket, heads: Sequence[FittedHead] = (
         encoder_fingerprint=gallery.card.fingerprint,
         variant=gallery.searcher.variant,
         heads=[
-            answers.HeadReceipt(one.card.target, one.card.kind, one.card.gallery_version, one.card.fitted_at)
+            answers.HeadReceipt(
+                target=one.card.target,
+                kind=one.card.kind,
+                gallery_version=one.card.gallery_version,
+                fitted_at=one.card.fitted_at,
+                encoder=Path(one.card.encoder).name if one.card.kind == ComparatorHead.kind else None,
+            )
             for one in heads
         ],
         timings_ms=ticket.timings_ms(),

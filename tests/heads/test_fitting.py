@@ -17,7 +17,6 @@ from heads.fitting import FitOptions, Training, fit_heads
 from heads.folds import assign_folds
 from heads.head import sampling_of
 from heads.labels import encode_labels, label_codes
-from heads.measurement import _held_back
 from heads.metrics import calibration_error, wilson_interval
 from heads.validation import out_of_fold
 from tests.heads.worlds import clusters, wardrobe
@@ -170,24 +169,6 @@ def test_photos_of_a_product_are_not_on_both_sides():
 
     assert accuracy(None) > 0.9
     assert accuracy(products) < 0.5
-
-
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_a_row_has_no_say_in_how_it_is_measured(multi_label):
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 60)
-    truth = rng.random((60, 3)) < 0.4 if multi_label else np.arange(3) == y[:, None]
-    said = rng.dirichlet([1, 1, 1], 60).astype(np.float32)
-    calibrated, sets = _held_back(truth, said, multi_label=multi_label, seed=0)
-    assert sets.any() != multi_label
-    for row in (0, 7, 33):
-        other = truth.copy()
-        other[row] = ~truth[row] if multi_label else np.roll(truth[row], 1)
-        changed = (_held_back(other, said, multi_label=multi_label, seed=0)[0] != calibrated).any(axis=1)
-        assert not changed[row]
-        # Those of the other half have another temperature.
-        assert changed.sum() == 30
-    assert _held_back(truth, said, multi_label=multi_label, seed=1)[0].tolist() != calibrated.tolist()
 
 
 def test_the_same_seed_gives_the_same_heads(heads, world):

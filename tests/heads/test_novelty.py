@@ -110,3 +110,23 @@ def test_extremes_have_a_familiarity(distance, probability):
     # The distance of a photo to itself may come out below 0.
     share = ask(Novelty.fit([trial(seed) for seed in range(3)]), distance, probability)
     assert share == (1 if distance <= 0 else 0)
+
+
+def test_doubt_alone_by_hand():
+    # The share of known photos whose likeliest label is at most as likely, wherever in the gallery a photo is.
+    fitted = Novelty.of_doubt(np.array([0.9, 0.5, 0.7, 0.6], np.float32))
+    for distance in (0, 0.3, 2):
+        shares = [ask(fitted, distance, probability) for probability in (0.95, 0.9, 0.8, 0.7, 0.5, 0.4)]
+        assert shares == [1, 1, 0.75, 0.75, 0.25, 0]
+    assert fitted.rates == {}
+    # A hundred photos: 5 % are below the fifth.
+    many = Novelty.of_doubt(np.linspace(0.3, 0.99, 100, dtype=np.float32))
+    assert ask(many, 0, 0.3) < REJECTED
+    assert ask(many, 0, 0.35) > REJECTED
+
+
+def test_of_very_many_photos_the_quantiles_are_kept():
+    probabilities = np.random.default_rng(0).uniform(0.2, 1, 30_000).astype(np.float32)
+    fitted = Novelty.of_doubt(probabilities)
+    assert len(fitted.known) <= 2000
+    assert ask(fitted, 0, 0.4) == pytest.approx((probabilities <= 0.4).mean(), abs=2e-3)
