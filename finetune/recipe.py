@@ -289,7 +289,13 @@ def _check(recipe: Recipe, source: str) -> None:
         wrong.append(f"validation is a share of the products, above 0 and below 1; got {one.validation:g}")
     if not 0 < change.crop <= 1 or change.stretch < 1 or not 0 <= change.hue <= 0.5 or not 0 <= change.rotation <= 180:
         wrong.append("augmentation has crop above 0 up to 1, stretch 1 or more, hue 0..0.5 and rotation 0..180")
-    wrong += [f"a target's weight is 0 or more; got {name}={w}" for name, w in one.target_weights.items() if not w >= 0]
+    wrong += [
+        f"a target's weight is 0 or more; got {name}={weight}"
+        for name, weight in one.target_weights.items()
+        if not isinstance(weight, int | float) or not 0 <= weight < float("inf")
+    ]
+    rates = [rate for stage in one.stages for rate in (stage.rate, stage.head_rate) if rate is not None]
+    wrong += [f"a stage's rates are 0 or more; got {rate:g}" for rate in rates if not 0 <= rate < float("inf")]
     if one.min_count < 1 or one.patience < 0 or one.seed < 0:
         wrong.append("min_count is 1 or more, patience and seed are 0 or more")
     if wrong:
