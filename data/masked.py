@@ -68,6 +68,11 @@ def write_masked(
         record = {**(made or {}), **_figures(masking.tally)}
         (part / RECORD).write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", "utf-8")
         part.rename(out)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # A full disk does not say whose file it was.
+        raise OSError(error.errno, error.strerror, str(out)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return masking.tally

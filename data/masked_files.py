@@ -51,8 +51,9 @@ def find_photos(catalog: Catalog, limit: int | None) -> Photos:
         boxes = photos.boxes.get(path)
         if boxes is None:
             place = f"{_OUTSIDE}/{len(photos.boxes):06}-{path.name}"
-            if path.is_relative_to(root) and ".." not in path.parts:
-                place = path.relative_to(root).as_posix()
+            below = path.relative_to(root) if path.is_relative_to(root) else None
+            if below is not None and ".." not in below.parts:
+                place = below.as_posix()
             elif catalog.format not in _NAMING:
                 photos.astray.append(item.item_id)
                 continue

@@ -106,6 +106,16 @@ def test_a_folder_keeps_its_paths_and_file_formats(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_catalog_may_be_named_by_way_of_another_folder(tmp_path, monkeypatch):
+    draw(tmp_path / "shop/images/1.jpg")
+    (tmp_path / "shop/styles.csv").write_text("id,baseColour,productDisplayName\n1,Red,A\n")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    tally, rows = write(Path("../shop"), Path("../out"))
+    check_same(tmp_path / "shop", rows)
+    assert tally.masked == 1
+
+
 def test_a_turned_photo_is_masked_as_people_see_it(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
