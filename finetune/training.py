@@ -410,6 +410,8 @@ class _Training:
         batches = cut(np.arange(len(items)), self.recipe.batch)
         with torch.inference_mode(), self.accelerator.autocast():
             for rows, pixels in self.loader.batches(items, batches, read):
+                if not len(rows):
+                    continue
                 kept.append(rows)
                 for name, logits in network(torch.from_numpy(pixels).to(self.device)).items():
                     said[name].append(logits.float())
@@ -461,10 +463,14 @@ class _Training:
         if done < 0:
             return
         self.optimizer = open_stage(self.comparator, self.recipe, self.plan[done][1])
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in _part(tensors, "optimizer.").items():
             number, _, value = name.partition(".")
-            state.setdefault(int(number), {})[value] = tensor
+            like = parameters[int(number)]
+            # A fused optimizer goes through memory as it lies, and a parameter's channels may lie last.
+            laid = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+            state.setdefault(int(number), {})[value] = laid.detach()
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
     def _diverged(self, what: str) -> str:
