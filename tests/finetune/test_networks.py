@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from finetune.networks import NETWORKS, Comparator, NetworkError, build_comparator
-from indexer.encoders import EMBEDDED, IMAGENET_MEAN, LITE_MEAN, find_weights, load_encoder
+from indexer.encoders import EMBEDDED, IMAGENET_MEAN, KNOWN, LITE_MEAN, SMALL_WIDTHS, find_weights, load_encoder
 
 TARGETS = {"articleType": ["Dresses", "Shirts", "Tops"], "a.b/ü %": ["x", "y"]}
 TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -558,6 +558,25 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     message = r"'timm:x' needs the package timm, which is not installed; run `pip install timm`, or use another network"
     with pytest.raises(NetworkError, match=message):
         build("timm:x")
+
+
+def test_the_table_of_the_recipes_page() -> None:
+    """Every network, with the figures of its card."""
+    rows = {}
+    for network in NETWORKS:
+        # No memory is taken on this device, and a billion parameters are counted at once.
+        with torch.device("meta"):
+            card = build(network, weights="scratch").card
+        name = EMBEDDED if network == "fashion-adapter" else network
+        hub = f"hub microsoft/resnet-{name[6:]}"
+        source, licence = (KNOWN[name].source, KNOWN[name].licence) if name in KNOWN else (hub, "Apache-2.0")
+        if network in SMALL_WIDTHS:
+            source, licence = "random", "-"
+        figures = f"{card.parameters:,} | {card.image_size} | {card.dimension:,}"
+        rows[network] = f"| `{network}` | {figures} | {source} | {licence} |"
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
+    table = [line for line in page.splitlines() if line.startswith(tuple(f"| `{network}` | " for network in NETWORKS))]
+    assert table == list(rows.values()), "\n".join(rows.values())
 
 
 def test_every_name_is_a_network() -> None:

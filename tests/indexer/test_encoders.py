@@ -43,6 +43,7 @@ from indexer.encoders import (
     prepare_encoder,
     unit_length,
 )
+from indexer.networks import build_backbone, load_backbone
 from indexer.pipeline import refresh
 from tests.indexer.fakes import CARD, FakeEncoder, catalog_of
 
@@ -266,6 +267,50 @@ def test_a_run_of_a_transformers_network(tmp_path: Path, folders: dict[str, Path
     for pooling in POOLINGS["dinov2"]:
         found = load_encoder(str(run), pooling=pooling, runtime="torch", precision="fp32").encode(PIXELS)
         np.testing.assert_allclose(found, reference("dinov2", source, pooling, PIXELS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "width", "poolings"),
+    [
+        (EMBEDDED, 1280, ("mean", "gem", "mean+early")),
+        ("simple-cnn", 128, ("mean", "gem")),
+        ({"model_type": "resnet", "hidden_sizes": [8, 16]}, 16, ("mean", "gem")),
+        ({"model_type": "dinov2", "hidden_size": 8, "patch_size": 14}, 8, ("mean", "cls", "cls+mean")),
+        ({"timm": "x", "width": 24, "poolings": ["cls", "mean"]}, 24, ("mean", "cls")),
+        ({"adapter": True, "backbone": "fashionnet-medium"}, 448, ("mean", "gem")),
+    ],
+)
+def test_what_a_run_says_of_its_network(tmp_path: Path, network: Any, width: int, poolings: tuple[str, ...]) -> None:
+    """The pooling that was trained is the default, whatever the network's own; torch is not needed to know."""
+    preparation = {"image_size": 56, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    run = make_run(tmp_path / "run", network, {}, pooling="mean", **preparation)
+    weights = find_weights(str(run))
+    assert (weights.kind, weights.width, weights.image_size) == ("run", width, 56)
+    assert (weights.mean, weights.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert weights.poolings[0] == "mean"
+    assert set(weights.poolings) == set(poolings)
+
+
+def test_a_run_that_pools_as_its_network_cannot(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "simple-cnn", {}, pooling="cls")
+    with pytest.raises(EncoderError, match=r"Run .*run pools 'cls'; its network allows mean or gem\."):
+        find_weights(str(run))
+
+
+def test_a_run_of_an_unknown_network(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="no vision model that Modiste knows"):
+        find_weights(str(make_run(tmp_path / "run", "resnet99", {})))
+    with pytest.raises(
+        EncoderError, match=r"no network 'resnet99'; the ones known by name are efficientnet-lite0, fash"
+    ):
+        build_backbone("resnet99")
+
+
+def test_weights_saved_in_half_precision_are_run_in_fp32(tmp_path: Path, folders: dict[str, Path]) -> None:
+    folder = save(Dinov2Model.from_pretrained(folders["dinov2"]).bfloat16(), tmp_path / "half")
+    found = load_encoder(str(folder), runtime="torch", precision="fp32").encode(PIXELS)
+    np.testing.assert_allclose(found, reference("dinov2", folders["dinov2"], "cls", PIXELS), atol=0.02)
+    assert {one.dtype for one in load_backbone(find_weights(str(folder))).parameters()} == {torch.float32}
 
 
 def test_a_run_of_a_later_modiste(tmp_path: Path) -> None:
