@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from heads.checks import HeadError
+from heads.comparator import ComparatorHead
 from heads.fitted import FittedHead
 from heads.fitting import KINDS, FitOptions, Training, fit_heads
 from heads.labels import encode_labels
@@ -28,7 +29,11 @@ from service.head_store import (
     load_head,
     load_heads,
     save_heads,
+    select_head,
+    selected_kind,
+    selection_warning,
     stored_cards,
+    usable,
 )
 from tests.heads.worlds import clusters
 from tests.indexer.fakes import card_of, unit_vectors
@@ -463,3 +468,97 @@ def test_two_savers_at_once(tmp_path: Path, fitted: dict[str, FittedHead], monke
     # Each saver saves both under one lock, so the last one's are left together.
     assert len({number_of(load_head(tmp_path, "type", kind, ENCODER)) for kind in ("knn", "linear")}) == 1
     assert len(names_in(tmp_path)) == 2 * 2 + 1
+
+
+def comparator(fitted: dict[str, FittedHead], log_loss: float = 0.1) -> FittedHead:
+    """A linear head that is stored as a comparator of another encoder."""
+    one = fitted["linear"]
+    layer = ComparatorHead.of_layer(np.zeros((2, 16), np.float32), np.zeros(2, np.float32))
+    validation = {**one.card.validation, "log_loss": log_loss}
+    card = replace(one.card, kind="comparator", encoder_fingerprint="b" * 32, encoder="/runs/a", settings={})
+    return replace(one, head=layer, card=replace(card, validation=validation))
+
+
+def test_a_comparator_lies_among_the_heads_whatever_its_encoder_is(
+    tmp_path: Path, fitted: dict[str, FittedHead]
+) -> None:
+    save_heads(tmp_path, [fitted["linear"], comparator(fitted)])
+    for encoder in (ENCODER, OTHER):
+        again = load_head(tmp_path, "type", "comparator", encoder)
+        assert (again.head.kind, again.card.encoder) == ("comparator", "/runs/a")
+        np.testing.assert_allclose(again.head.predict_proba(np.zeros((1, 16), np.float32)), 1 / 2)
+    assert fitted_targets(tmp_path, ENCODER, "comparator") == ["type"]
+    # Those that are compared without being named were fitted on the gallery.
+    assert [head.card.kind for head in load_heads(tmp_path, "type", None, ENCODER)] == ["linear"]
+
+
+def test_a_comparator_answers_unselected_only_where_it_is_alone(tmp_path: Path, fitted: dict[str, FittedHead]) -> None:
+    save_heads(tmp_path, [comparator(fitted, log_loss=0.0)])
+    assert best_kind(tmp_path, "type", ENCODER) == "comparator"
+    assert [head.card.kind for head in load_heads(tmp_path, "type", None, ENCODER)] == ["comparator"]
+    save_heads(tmp_path, [fitted["linear"]])
+    assert best_kind(tmp_path, "type", ENCODER) == "linear"
+    # The linear head cannot be asked there.
+    assert best_kind(tmp_path, "type", OTHER) == "comparator"
+
+
+def test_a_missing_comparator_says_how_to_add_one(tmp_path: Path, fitted: dict[str, FittedHead]) -> None:
+    save_heads(tmp_path, [fitted["linear"]])
+    with pytest.raises(
+        HeadNotFoundError, match=r"no comparator head of 'type'; .* modiste fit --gallery .* --run RUN$"
+    ):
+        load_head(tmp_path, "type", "comparator", ENCODER)
+
+
+def test_a_selected_head_answers_until_another_is(tmp_path: Path, fitted: dict[str, FittedHead]) -> None:
+    save_heads(tmp_path, [fitted["linear"], fitted["knn"], comparator(fitted)])
+    best = best_kind(tmp_path, "type", ENCODER)
+    assert selected_kind(tmp_path, "type") is None
+    for kind in ("comparator", "knn", "linear"):
+        select_head(tmp_path, "type", kind)
+        assert selected_kind(tmp_path, "type") == best_kind(tmp_path, "type", ENCODER) == kind
+        save_heads(tmp_path, [fitted["linear"], fitted["knn"], comparator(fitted)])
+        assert best_kind(tmp_path, "type", ENCODER) == kind
+    assert (tmp_path / HEADS_FOLDER / "type" / "default").read_text() == "linear\n"
+    (tmp_path / HEADS_FOLDER / "type" / "default").unlink()
+    assert best_kind(tmp_path, "type", ENCODER) == best
+
+
+def test_what_is_not_there_cannot_be_selected(tmp_path: Path, fitted: dict[str, FittedHead]) -> None:
+    save_heads(tmp_path, [fitted["linear"]])
+    select_head(tmp_path, "type", "linear")
+    for target, kind in (("type", "comparator"), ("type", "tree"), ("size", "linear")):
+        with pytest.raises(HeadNotFoundError, match=f"has no {kind} head of '{target}'; fitted are type: linear"):
+            select_head(tmp_path, target, kind)
+    assert selected_kind(tmp_path, "type") == "linear"
+    assert not (tmp_path / HEADS_FOLDER / "size").exists()
+
+
+@pytest.mark.parametrize("content", ["comparator\n", "knn", "", "\x00\n", "a sentence " * 50])
+def test_a_selection_that_cannot_answer_falls_back(tmp_path: Path, fitted: dict[str, FittedHead], content: str) -> None:
+    foreign = replace(fitted["knn"], card=replace(fitted["knn"].card, encoder_fingerprint=OTHER.fingerprint))
+    save_heads(tmp_path, [fitted["linear"], foreign])
+    (tmp_path / HEADS_FOLDER / "type" / "default").write_text(content)
+    assert best_kind(tmp_path, "type", ENCODER) == "linear"
+    warning = selection_warning("type", selected_kind(tmp_path, "type"), usable(stored_cards(tmp_path), ENCODER))
+    if not content:
+        assert warning is None
+    else:
+        assert warning is not None
+        assert len(warning) < 200
+        assert "gone or of another encoder; the best of linear answers." in warning
+
+
+def test_a_selection_is_whole_or_not_there(
+    tmp_path: Path, fitted: dict[str, FittedHead], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_heads(tmp_path, [fitted["linear"], fitted["knn"]])
+    select_head(tmp_path, "type", "knn")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="No space"):
+        select_head(tmp_path, "type", "linear")
+    assert selected_kind(tmp_path, "type") == "knn"
