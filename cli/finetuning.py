@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from data.catalog import CatalogItem
     from finetune.run import Listener
     from finetune.run_folder import RunPlan
-    from finetune.training import Epoch
+    from finetune.training import Epoch, Progress
 
 TargetsOption = Annotated[str, typer.Option("--targets", help="Label columns, joined by commas.", show_default=False)]
 SetOption = Annotated[
@@ -230,25 +230,28 @@ def _command() -> str:
     return shlex.join(["modiste", *sys.argv[1:]])
 
 
-def _listener(on_progress: Callable[[Any], None], tell: Callable[[str], None]) -> Listener:
+def _listener(on_progress: Callable[[Progress], None], tell: Callable[[str], None]) -> Listener:
     """Says what will be trained, and how each epoch was."""
     from finetune.run import Listener
 
-    told = 0
+    learned = False
+
+    def on_step(now: Progress) -> None:
+        nonlocal learned
+        learned = True
+        on_progress(now)
 
     def on_epoch(epochs: Sequence[Epoch]) -> None:
-        nonlocal told
-        if len(epochs) > told + 1:
-            tell(f"Going on after epoch {len(epochs)}.")
-        elif len(epochs) > told:
-            one = epochs[-1]
-            tell(
-                f"epoch {one.number}: loss {one.train_loss:.3f}, accuracy {one.train_accuracy:.3f}; validation loss "
-                f"{one.validation_loss:.3f}, accuracy {one.validation_accuracy:.3f}{', the best' * one.is_best}"
-            )
-        told = len(epochs)
+        one = epochs[-1]
+        if not learned:
+            tell(f"Going on after epoch {one.number}.")
+            return
+        tell(
+            f"epoch {one.number}: loss {one.train_loss:.3f}, accuracy {one.train_accuracy:.3f}; validation loss "
+            f"{one.validation_loss:.3f}, accuracy {one.validation_accuracy:.3f}{', the best' * one.is_best}"
+        )
 
-    return Listener(lambda plan: _tell_plan(plan, tell), on_progress, on_epoch)
+    return Listener(lambda plan: _tell_plan(plan, tell), on_step, on_epoch)
 
 
 def _tell_plan(plan: RunPlan, tell: Callable[[str], None]) -> None:
