@@ -67,6 +67,7 @@ def compare(
         try_contenders,
     )
     from service.head_comparison import compare_target
+    from service.phrases import photos as so_many
 
     kinds = names_of(head, "--head")
     check_fitted_kinds(kinds)
@@ -115,9 +116,9 @@ def compare(
     for one in figures:
         _say_target(one)
     for remark in remarks:
-        print(remark, file=sys.stderr)
+        _tell(remark)
     if photos.failed:
-        print(f"{photos.failed} photos could not be read.", file=sys.stderr)
+        _tell(f"{so_many(photos.failed)} could not be read.")
     for target, name in selected.items():
         print(f"{target}: {name} is now the head that answers.")
     if report is not None:

@@ -261,10 +261,7 @@ def find_agreement(answers: TargetAnswers) -> Agreement:
         return np.asarray(order[among[order]], np.int64)
 
     return Agreement(
-        {
-            name: ordered(votes[row] & (count == 1), -sure[row]) if len(votes) > 1 else np.zeros(0, np.int64)
-            for row, name in enumerate(right)
-        },
+        {name: ordered(votes[row] & (count == 1), -sure[row]) for row, name in enumerate(right)},
         ordered(count == 0, -mean),
         ordered(count == len(votes), mean),
     )

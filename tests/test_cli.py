@@ -132,7 +132,8 @@ finally:
     assert done.stderr == "[]\n"
     commands = (
         *("sample", "encoders", "index", "watch", "add", "delete", "relabel"),
-        *("search", "fit", "classify", "suspects", "export", "mask", "serve", "duplicates", "stats", "evaluate", "key"),
+        *("search", "fit", "classify", "suspects", "compare", "export", "mask", "serve", "duplicates", "stats"),
+        *("evaluate", "key"),
     )
     for command in commands:
         assert f"\n  {command} " in done.stdout

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heads.metrics import MetricError
-from heads.metrics_paired import McNemar, PairedDifference, mcnemar, paired_bootstrap, verdict
+from heads.metrics_paired import McNemar, PairedDifference, holm, mcnemar, paired_bootstrap, photos_needed, verdict
 
 
 def answers(both: int, only_first: int, only_second: int, neither: int = 0) -> tuple[Any, Any]:
@@ -168,6 +168,39 @@ def test_a_lead_that_may_be_none_has_no_minus_before_its_zero():
 RIGHT = np.array([True, False])
 
 
+def test_p_values_of_several_tests_are_corrected_by_holm():
+    # In order 0.01, 0.03, 0.04, 0.5, times 4, 3, 2, 1: 0.04, 0.09, 0.08, 0.5. None is smaller than the one before.
+    assert holm([0.04, 0.01, 0.5, 0.03]) == pytest.approx([0.09, 0.04, 0.5, 0.09])
+    # Twice 0.6 is no chance.
+    assert holm([0.6, 0.7]) == [1, 1]
+    # One test needs no correction.
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+def test_the_photos_that_a_difference_takes():
+    # Of 30 photos 8 differ, by 6: shares of 0.2667 and 0.2. 1.960 * sqrt(0.2667) = 1.0121, 0.8416 * sqrt(0.2667 - 0.04)
+    # = 0.4007, and ((1.0121 + 0.4007) / 0.2)^2 = 49.9.
+    assert photos_needed(1, 7, 30) == photos_needed(7, 1, 30) == 50
+    # At 0.005 it is 2.807 * 0.5164 = 1.4496, and (1.8503 / 0.2)^2 = 85.6.
+    assert photos_needed(1, 7, 30, significance=0.005) == 86
+    # In half of the trials: (1.0121 / 0.2)^2 = 25.6.
+    assert photos_needed(1, 7, 30, power=0.5) == 26
+    # All differ, one way: 1.960^2 = 3.8.
+    assert photos_needed(0, 5, 5) == 4
+    assert photos_needed(3, 3, 20) is None
+
+
+def test_with_so_many_photos_four_trials_of_five_show_the_difference():
+    count = photos_needed(40, 80, 1000)
+    assert count == 587
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(count, [0.04, 0.08, 0.88], size=400)
+    shown = [mcnemar(*answers(0, first, second, rest)).p_value < 0.05 for first, second, rest in drawn]
+    # The standard error is 0.02, and the exact test shows a little less than the formula says.
+    assert 0.72 < np.mean(shown) < 0.84
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -182,6 +215,7 @@ RIGHT = np.array([True, False])
         (lambda: paired_bootstrap(RIGHT, np.array([0.1, np.inf])), "A value is not finite"),
         (lambda: paired_bootstrap(RIGHT, RIGHT, confidence=1), "above 0 and below 1, for example 0.95; got 1"),
         (lambda: paired_bootstrap(RIGHT, RIGHT, confidence=0), "above 0 and below 1, for example 0.95; got 0"),
+        (lambda: holm([0.1, 1.5]), "A p value is 0 to 1; got 0.1, 1.5"),
         (lambda: paired_bootstrap(RIGHT, RIGHT, resamples=0), "'resamples' must be 1 or more; got 0"),
     ],
 )
