@@ -66,7 +66,7 @@ def garment_mask(pixels: Pixels, box: Box | None = None) -> Mask:
     found = _on_backdrop(small)
     if found is None:
         found = _grabcut(small, inside, _IN_BOX if box else _IN_PHOTO)
-    mask[top:bottom, left:right] = resize_mask(_tidy(found & inside), bottom - top, right - left)
+    mask[top:bottom, left:right] = resize_mask(_tidy(found), bottom - top, right - left)
     return mask if box is None else mask & box_mask(box, height, width)
 
 

@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -77,6 +78,17 @@ def test_legs_may_cross_the_edge_of_a_studio_photo():
     assert (garment_mask(studio(garment, (20, 40, 90))) == garment).all()
 
 
+def test_a_pale_rim_goes_and_a_notch_at_the_edge_of_the_photo_stays_open():
+    garment = rectangle(120, 100, 20, 120, 30, 70)
+    # 25 pixels are a smaller share of the photo than holes that are filled.
+    garment[115:, 48:53] = False
+    rim = rectangle(120, 100, 19, 120, 29, 71) & ~rectangle(120, 100, 20, 120, 30, 70)
+    pixels = studio(garment, (20, 40, 90))
+    # 7 from white in CIELAB: more than a shadow, and less than a garment at its edge.
+    pixels[rim] = 235
+    assert (garment_mask(pixels) == garment).all()
+
+
 def test_a_second_shoe_stays_and_a_crumb_goes():
     shoes = rectangle(120, 160, 40, 80, 20, 60) | rectangle(120, 160, 40, 80, 95, 140)
     pixels = studio(shoes, (20, 40, 90))
@@ -115,9 +127,16 @@ def test_a_box_says_which_of_two_garments_is_meant():
 
 
 def test_a_box_holds_in_a_studio_too():
-    both = rectangle(100, 200, 30, 70, 20, 80) | rectangle(100, 200, 30, 70, 120, 180)
+    both = rectangle(100, 200, 30, 70, 20, 98) | rectangle(100, 200, 30, 70, 120, 180)
     box = Box(0.5, 0.0, 0.5, 1.0)
     assert (garment_mask(studio(both, (0, 0, 90)), box) == rectangle(100, 200, 30, 70, 120, 180)).all()
+
+
+def test_a_garment_that_is_larger_than_its_box_ends_with_it():
+    garment = rectangle(907, 701, 100, 800, 100, 600)
+    box = Box(0.333, 0.301, 0.357, 0.419)
+    for pixels in (studio(garment, (0, 0, 90)), phone(garment)):
+        assert not (garment_mask(pixels, box) & ~box_mask(box, 907, 701)).any()
 
 
 def test_a_mask_that_misses_the_middle_is_none():
@@ -132,6 +151,17 @@ def test_the_smallest_photos_have_masks_too(shape):
     pixels = rng.integers(0, 256, shape).astype(np.uint8)
     assert garment_mask(pixels).shape == shape[:2]
     assert garment_mask(pixels, Box(0.4, 0.4, 0.01, 0.01)).shape == shape[:2]
+
+
+def test_random_numbers_are_seeded_for_each_photo(monkeypatch):
+    # Most masks do not depend on them, so a photo would prove little: OpenCV must be seeded each time, and first.
+    calls = []
+    for name in ("setRNGSeed", "grabCut"):
+        real = getattr(cv2, name)
+        monkeypatch.setattr(cv2, name, lambda *given, name=name, real=real: calls.append(name) or real(*given))
+    for _ in range(2):
+        garment_mask(phone(rectangle(60, 60, 15, 45, 15, 45)))
+    assert calls == ["setRNGSeed", "grabCut"] * 2
 
 
 def test_the_same_photo_has_the_same_mask_in_every_thread():
