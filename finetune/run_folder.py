@@ -91,7 +91,7 @@ def open_run(folder: Path, plan: RunPlan) -> dict[str, Any]:
         OSError: The folder cannot be written.
     """
     # As JSON gives it back, so that a begun one can be compared with it.
-    config = json.loads(_json(_config(plan)))
+    config: dict[str, Any] = json.loads(_json(_config(plan)))
     if (folder / CONFIG).is_file():
         begun = read_config(folder)
         _check_same(folder, begun, config)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +163,21 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "bad.toml").write_text("rate = 1\n")
     with pytest.raises(RecipeError, match=r"one \[\[stages\]\] or more; got None"):
         read_recipe(str(tmp_path / "bad.toml"))
+
+
+def test_every_value_and_its_default_is_on_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
+    section = page.split("## Every value of a recipe\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in section.splitlines() if line.startswith("| `")]
+    said = {row[0].strip("| `"): row[2].strip(" |") for row in rows}
+    wanted = {f"augmentation.{name}": value for name, value in asdict(Augmentation()).items()}
+    wanted |= {f"stages.N.{name}": value for name, value in asdict(Stage(1)).items()}
+    wanted |= {one.name: one.default for one in fields(Recipe)}
+    for name in ("name", "description", "stages", "augmentation"):
+        del wanted[name]
+    assert said.keys() == wanted.keys()
+    for name, value in wanted.items():
+        if isinstance(value, float):
+            assert float(said[name]) == pytest.approx(value, abs=5e-3 if value > 1 else 1e-9), name
+        elif isinstance(value, str):
+            assert said[name] == value, name
