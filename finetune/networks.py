@@ -89,7 +89,7 @@ class Comparator(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Logits, (B, C) fp32 a target, of (B, S, S, 3) uint8 photos."""
-        # Each number of an embedding is about 1 then, which is what He's initialisation reckons with.
+        # Each number of an embedding is about 1 then, as a linear layer wants them.
         features = self.embed(pixels) * math.sqrt(self.card.dimension)
         # bf16 would leave three digits to a logit.
         with torch.autocast(features.device.type, enabled=False):
@@ -241,8 +241,9 @@ def _card(network: str, found: Backbone, *, pooling: str | None, image_size: int
 
 def _new_linear(width: int, classes: int) -> nn.Linear:
     linear = nn.Linear(width, classes)
-    # He et al., "Delving Deep into Rectifiers", 2015, as in the DressNet recipe.
-    nn.init.kaiming_normal_(linear.weight)
+    # Random logits would send noise through a trained backbone at first: Kolesnikov et al., "Big Transfer", 2020,
+    # section 3.3. Validation lost 6 points in the first three epochs by He's initialisation (docs/experiments.md).
+    nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
 
