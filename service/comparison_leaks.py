@@ -61,7 +61,7 @@ def find_leaks(gallery: Gallery, photos: EncodedPhotos, catalog: Path, entrants:
     tests = np.array([item.split == "test" for item in photos.items], bool)
     trained, validated, elsewhere = {}, {}, {}
     for entrant in entrants:
-        own = bool(entrant.catalog) and Path(entrant.catalog).resolve() == catalog.resolve()
+        own = bool(entrant.catalog) and _is_same(Path(entrant.catalog), catalog)
         if not own:
             elsewhere[entrant.name] = entrant.catalog
         kept = np.array([item.item_id in entrant.validation for item in photos.items], bool)
@@ -99,6 +99,14 @@ def describe_leaks(leaks: Leaks, *, allowed: bool) -> list[str]:
             "these queries are in it cannot be told."
         )
     return remarks
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    """Whether two places are of one catalog, which a table may be named for or the folder that it lies in."""
+    first, second = first.resolve(), second.resolve()
+    return first == second or any(
+        table.parent == folder and table.is_file() for table, folder in ((first, second), (second, first))
+    )
 
 
 def _photos(count: int) -> str:

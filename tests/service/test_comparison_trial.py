@@ -234,6 +234,14 @@ def test_photos_of_a_run_s_own_catalog(gallery: Gallery, entrant: Entrant, tmp_p
     assert found.trained_on["comparator night"].tolist() == found.learned.tolist() == [False, False, True]
     assert found.validated_on["comparator night"].tolist() == [True, False, False]
     assert found.elsewhere == {}
+    # The table of that folder is the same catalog, whichever of the two was named; another folder's is not.
+    table = tmp_path / "shop" / "items.csv"
+    table.parent.mkdir()
+    table.touch()
+    assert leaks_of(gallery, own, items, table).learned.tolist() == [False, False, True]
+    by_table = replace(entrant, catalog=str(table))
+    assert leaks_of(gallery, by_table, items, tmp_path / "shop").learned.tolist() == [False, False, True]
+    assert not leaks_of(gallery, by_table, items, tmp_path).learned.any()
     # Of another catalog nothing is known, whatever its items are called.
     other = leaks_of(gallery, own, items, tmp_path / "other")
     assert not other.learned.any()
