@@ -369,6 +369,11 @@ def folder_weights(name: str, folder: Path) -> Weights:
         raise EncoderError(f"{folder} is a run of a newer Modiste (modiste_checkpoint {config['modiste_checkpoint']}).")
     file = folder / ("best.safetensors" if is_run else "model.safetensors")
     if not file.exists():
+        if is_run:
+            raise EncoderError(
+                f"Run {folder} has no {file.name}, which `modiste finetune` writes after its first epoch. Wait for it, "
+                "or go on with the run by --resume."
+            )
         raise EncoderError(
             f"Encoder folder {folder} has no {file.name}. Save the model with `save_pretrained(folder)`; "
             "pickled weights are not opened."

@@ -255,6 +255,7 @@ def _has_cuda() -> bool:
 
 
 def cpu_description() -> str:
+    """What the kernel says of the processor, as `bf16_pays` takes it; empty where it says nothing."""
     try:
         return Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:

@@ -241,7 +241,9 @@ def test_what_is_no_whole_run_is_refused_and_nothing_is_stored(name: str, own: P
 
 def test_a_run_without_weights(own: Path) -> None:
     (own / "best.safetensors").unlink()
-    with pytest.raises(EncoderError, match=r"has no best\.safetensors"):
+    with pytest.raises(
+        EncoderError, match=r"Run .* has no best\.safetensors, which `modiste finetune` writes .*--resume"
+    ):
         open_run(own)
 
 
