@@ -85,7 +85,7 @@ def finetune(
     with _stoppable((out / "config.json").is_file), show_training() as (on_progress, tell):
         from finetune.run import RunRequest, has_diverged, run
 
-        items = _items(catalog, catalog_format, mapping, box, tell)
+        items = _items(catalog, catalog_format, mapping, box, out=out, tell=tell)
         place = str(catalog.absolute())
         request = RunRequest(chosen, items, names, out, place, _command(), resume=resume, limit=limit, device=device)
         card, trained = run(request, _listener(on_progress, tell))
@@ -138,7 +138,7 @@ def transfer(
         from finetune.transfer import RUNS, SOURCE, Transfer, run_transfer
 
         def request(of: Path, form: str | None, columns: str | None, region: str | None, names: str) -> RunRequest:
-            items = _items(of, form, columns, region, tell)
+            items = _items(of, form, columns, region, out=out, tell=tell)
             wanted = names_of(names, "--targets")
             place = str(of.absolute())
             return RunRequest(shared, items, wanted, out, place, _command(), resume=resume, limit=limit, device=device)
@@ -192,16 +192,25 @@ def recipes(
 
 
 def _items(
-    catalog: Path, catalog_format: str | None, mapping: str | None, box: str | None, tell: Callable[[str], None]
+    catalog: Path,
+    catalog_format: str | None,
+    mapping: str | None,
+    box: str | None,
+    *,
+    out: Path,
+    tell: Callable[[str], None],
 ) -> list[CatalogItem]:
-    """The items of a catalog, with the region of each photo; rows that are none are told of."""
+    """The items of a catalog, with the region of each photo, where `out` is not among them; bad rows are told of."""
     from data.catalog import BadRow, Box
     from data.readers import open_catalog, parse_mapping
+    from finetune.run_folder import check_beside
 
     region = None if box in (None, "whole") else Box.parse(str(box))
     columns = None if mapping is None else parse_mapping(mapping)
+    opened = open_catalog(catalog, format=catalog_format, mapping=columns)
+    check_beside(out, opened)
     items, bad = [], []
-    for row in open_catalog(catalog, format=catalog_format, mapping=columns):
+    for row in opened:
         if isinstance(row, BadRow):
             bad.append(row)
         else:

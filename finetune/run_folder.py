@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from finetune.plots import draw_error, draw_loss
 from indexer.files import ASIDE, replace_file
 
 if TYPE_CHECKING:
+    from data.catalog import Catalog
     from finetune.networks import NetworkCard
     from finetune.photos import Division, PhotoSet
     from finetune.recipe import Recipe, Stage
@@ -81,6 +81,19 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     held = next((path.name for path in folder.iterdir() if path.name != _LOCK and path.suffix != ASIDE), None)
     if held is not None:
         raise RunFolderError(f"A new or empty folder was wanted for the run; {folder} holds {held}.")
+
+
+def check_beside(folder: Path, catalog: Catalog) -> None:
+    """Refuses a folder in which the run's own pictures would become photos of the catalog.
+
+    Raises:
+        RunFolderError: It lies in a catalog that is whatever photos a folder holds.
+    """
+    if catalog.format == "folder" and folder.resolve().is_relative_to(catalog.root.resolve()):
+        raise RunFolderError(
+            f"The run {folder} would lie among the photos of {catalog.root}, and its pictures would be taken for "
+            "photos. Choose another --out."
+        )
 
 
 def open_run(folder: Path, plan: RunPlan) -> dict[str, Any]:
@@ -182,11 +195,6 @@ def what_is_open(recipe: Recipe, stage: Stage) -> str:
     if stage.blocks == -1:
         return "all"
     return new if stage.blocks == 0 else f"{new}, last {stage.blocks} block{'s' * (stage.blocks > 1)}"
-
-
-def file_part(target: str) -> str:
-    """A target's name as part of a file's name."""
-    return quote(target, safe=" ")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.run_folder import file_part
+from indexer.files import file_part
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.plots import draw_confusion
-from finetune.run_folder import file_part, stage_rows, table
+from finetune.run_folder import stage_rows, table
 from finetune.run_readme import readme
 from heads.metrics import accuracy, calibration_error, confusion_matrix, label_scores, log_loss, macro, wilson_interval
-from indexer.files import replace_file
+from indexer.files import file_part, replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 # What a file is called until it is whole.
 ASIDE = ".tmp"
 
+# File systems take 255 bytes for a name, and parts are put before and after.
+_LONGEST = 200
 # Bytes that are hashed in one go.
 _PART = 2**24
 # What tells one content of a path from another: inode, size and time of modification.
@@ -69,6 +72,15 @@ def _digest(path: Path) -> str:
 def _stamp(path: Path) -> _Stamp:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def file_part(text: str) -> str:
+    """Any text as part of a file's name, 200 bytes at most; texts that differ give parts that differ."""
+    part = quote(text, safe=" ")
+    if len(part) > _LONGEST:
+        # No quoted text has a %~.
+        part = f"{part[:100]}%~{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+    return part
 
 
 def size_on_disk(folder: Path) -> int:

@@ -6,19 +6,17 @@ that somebody chose to answer.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from filelock import FileLock
 
 from heads.checks import HeadError
 from heads.comparator import ComparatorHead
 from heads.storage import STORED_KINDS, StoredHeadError, pack, read_card, unpack
-from indexer.files import fsync, replace_file
+from indexer.files import file_part, fsync, replace_file
 
 if TYPE_CHECKING:
     from heads.fitted import FittedHead, HeadCard
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
 HEADS_FOLDER = "heads"
 SELECTION = "default"
-# File systems take 255 bytes; targets with longer names are told apart by a digest.
-_LONGEST = 200
 
 
 class HeadNotFoundError(HeadError):
@@ -236,12 +232,9 @@ def _read(path: Path) -> tuple[HeadCard, dict[str, Any], bytes]:
 
 def _folder(gallery: Path, target: str) -> Path:
     """The folder of a target, whatever signs are in its name and however long it is."""
-    name = quote(target, safe=" ")
+    name = file_part(target)
     if name.startswith("."):
         name = f"%2E{name[1:]}"
-    if len(name) > _LONGEST:
-        # No quoted name has a %~.
-        name = f"{name[:100]}%~{hashlib.blake2b(target.encode(), digest_size=16).hexdigest()}"
     return gallery / HEADS_FOLDER / name
 
 

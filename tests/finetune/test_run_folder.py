@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.catalog import Box
+from data.catalog import Box, Catalog
 from finetune.recipe import Stage, recipe_of
 from finetune.run_folder import (
     RunFolderError,
+    check_beside,
     check_folder,
-    file_part,
     locked,
     open_run,
     read_config,
@@ -189,8 +189,16 @@ def test_what_is_open_in_words():
     assert what_is_open(replace(recipe, adapter=True), Stage(1, blocks=0)) == "adapter and classifier"
 
 
-def test_a_target_is_part_of_a_file_name():
-    assert [file_part(name) for name in ("base Colour", "a/b", "größe")] == ["base Colour", "a%2Fb", "gr%C3%B6%C3%9Fe"]
+def test_a_run_does_not_lie_among_the_photos_of_its_catalog(tmp_path):
+    def catalog(form):
+        return Catalog(tmp_path / "shop", form, lambda: iter(()), lambda: 0)
+
+    # A folder's photos are whatever pictures it holds; loss.png would be one when the run goes on.
+    with pytest.raises(RunFolderError, match=r"among the photos of .*shop, and its pictures .* another --out"):
+        check_beside(tmp_path / "x" / ".." / "shop" / "run", catalog("folder"))
+    # Beside it, or in one whose table names its photos, nothing is mixed up.
+    check_beside(tmp_path / "shop-run", catalog("folder"))
+    check_beside(tmp_path / "shop" / "run", catalog("csv"))
 
 
 def test_a_digest_does_not_depend_on_the_integers_of_the_machine(tmp_path):

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from indexer import files
-from indexer.files import digest_ahead, sha256, size_on_disk
+from indexer.files import digest_ahead, file_part, sha256, size_on_disk
 
 
 def wait_for_threads():
@@ -55,3 +55,11 @@ def test_a_file_that_cannot_be_read_fails_for_who_asks_for_it(tmp_path):
     with pytest.raises(IsADirectoryError):
         sha256(folder)
     assert sha256(file) == hashlib.sha256(b"x").hexdigest()
+
+
+def test_any_text_is_part_of_a_file_name():
+    assert [file_part(name) for name in ("base Colour", "a/b", "größe")] == ["base Colour", "a%2Fb", "gr%C3%B6%C3%9Fe"]
+    # Nine bytes a sign, 360 of them: more than a file system takes for a name, and alike but for the end.
+    long, other = file_part("颜" * 40), file_part("颜" * 39 + "色")
+    assert long != other
+    assert len(long) <= 200
