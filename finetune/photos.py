@@ -53,7 +53,7 @@ class Division:
         validation: What decides which epoch is the best.
         targets: By target the labels that are learned, in class order.
         rare: By target the labels with too few training photos, and how many each had.
-        left_out: Photos of the split `test`, and those without any label that is learned.
+        left_out: Photos beyond a limit, of the split `test`, or without any label that is learned.
     """
 
     train: PhotoSet

@@ -95,7 +95,8 @@ def _what(card: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         f"Recipe `{card['recipe']}`, seed {card['seed']}: {card['network']}, {card['parameters']:,} parameters; "
         f"weights: {card['weights']}.",
         f"Photos of `{config['catalog']}`: {card['train_photos']:,} to learn from, {card['validation_photos']:,} to "
-        f"validate with; {card['left_out']:,} left out, of the split `test` or without a label that is learned.",
+        f"validate with; {card['left_out']:,} left out: beyond a --limit, of the split `test` or without "
+        "a label that is learned.",
         f"It took {_duration(card['seconds'])} on {card['device']} in {card['precision']}, with torch "
         f"{card['versions']['torch']}: {card['photos_per_second']:g} photos a second.",
     ]

@@ -97,6 +97,7 @@ def test_the_readme_says_what_was_run_and_how_it_went(written):
         "The best epoch, 2 of 3, is right on 50.0 % of the validation photos.",
         "```\nmodiste finetune /photos --targets type --out 'my run'\n```",
         "6 to learn from, 5 to validate with; 3 left out",
+        "3 left out: beyond a --limit, of the split `test` or without a label that is learned.",
         "Too rare to learn in `type`: `fez` (1).",
         "Could not be read: `t-5` (The file is empty).",
         "| `type` | 3 | 4 | 0.500 | 0.150 to 0.850 |",
