@@ -25,9 +25,9 @@ PARTS = ("clothing", "fifteen", "attributes")
 ATTRIBUTES = ("baseColour", "articleType", "season", "gender")
 
 
-def trained(catalog: Path, targets: Sequence[str], run: Path, *, recipe: str, seed: int) -> dict[str, Any]:
+def trained(catalog: Path, targets: Sequence[str], run: Path, recipe: Sequence[str], *, seed: int) -> dict[str, Any]:
     """The card of a run, which goes on where it was left and is kept where it is whole."""
-    words = ["finetune", catalog, "--recipe", recipe, "--targets", ",".join(targets), "--out", run, "--seed", str(seed)]
+    words = ["finetune", catalog, *recipe, "--targets", ",".join(targets), "--out", run, "--seed", str(seed)]
     if not (run / "card.json").exists():
         # Hours of work: what it says is shown.
         more = ["--resume"] if (run / "config.json").exists() else []
@@ -123,19 +123,20 @@ def main() -> None:
         for part in (catalog, queries):
             fifteen_only(part, folder / "fifteen" / part.name)
     settings = {
-        "clothing": (messy, None, ("label",), "standard", options.seeds),
+        "clothing": (messy, None, ("label",), (), options.seeds),
         "fifteen": (
             folder / "fifteen" / "gallery",
             folder / "fifteen" / "queries",
             ("articleType",),
-            "standard",
+            # Studio photos are learned sooner.
+            ("--epochs", "4,3"),
             options.seeds,
         ),
         "attributes": (
             folder / "products" / "gallery",
             folder / "products" / "queries",
             ATTRIBUTES,
-            "attributes",
+            ("--recipe", "attributes"),
             options.seeds[:1],
         ),
     }
@@ -143,7 +144,7 @@ def main() -> None:
         catalog, queries, targets, recipe, seeds = settings[part]
         runs = [folder / f"{part}-{seed}" for seed in seeds]
         for run, seed in zip(runs, seeds, strict=True):
-            trained(catalog, targets, run, recipe=recipe, seed=seed)
+            trained(catalog, targets, run, recipe, seed=seed)
         if options.train:
             continue
         training_table(runs)
