@@ -83,7 +83,7 @@ def finetune(
     # What cannot be is told before torch is loaded and the catalog is read.
     check_folder(out, resume=resume)
     with _stoppable((out / "config.json").is_file), show_training() as (on_progress, tell):
-        from finetune.run import RunRequest, has_diverged, run
+        from finetune.run import RunRequest, run
 
         items = _items(catalog, catalog_format, mapping, box, out=out, tell=tell)
         place = str(catalog.absolute())
@@ -93,7 +93,7 @@ def finetune(
         print_json({"run": str(out), **card})
     else:
         _say_card(out, card)
-    if has_diverged(trained):
+    if trained.diverged:
         print(f"modiste: {trained.stopped}", file=sys.stderr)
         raise typer.Exit(1)
 
@@ -156,19 +156,11 @@ def transfer(
         )
         rows = run_transfer(plan, listener_of)
     if as_json:
-        return print_json({"out": str(out), "rows": rows})
-    print_table(
-        ["run", "target", "accuracy", "95 %", "macro_f1", "parameters", "seconds"],
-        [
-            [
-                *(row["run"], row["target"], f"{row['accuracy']:.3f}"),
-                f"{row['accuracy_low']:.3f} to {row['accuracy_high']:.3f}",
-                *(f"{row['macro_f1']:.3f}", f"{row['parameters']:,}", f"{row['seconds']:.0f}"),
-            ]
-            for row in rows
-        ],
-    )
-    return print(f"The table is in {out / 'table.csv'} and {out / 'README.md'}.")
+        print_json({"out": str(out), "rows": rows})
+    else:
+        _say_table(out, rows)
+    if any(row["diverged"] for row in rows):
+        raise typer.Exit(1)
 
 
 def recipes(
@@ -275,6 +267,24 @@ def _tell_plan(plan: RunPlan, tell: Callable[[str], None]) -> None:
             some = ", ".join(f"{name} ({count})" for name, count in list(rare.items())[:_TOLD])
             more = " ..." if len(rare) > _TOLD else ""
             tell(f"left out of {target}, fewer than {plan.recipe.min_count} training photos: {some}{more}")
+
+
+def _say_table(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A line for each run and target, and why runs ended early."""
+    print_table(
+        ["run", "target", "accuracy", "95 %", "macro_f1", "parameters", "seconds"],
+        [
+            [
+                *(row["run"], row["target"], f"{row['accuracy']:.3f}"),
+                f"{row['accuracy_low']:.3f} to {row['accuracy_high']:.3f}",
+                *(f"{row['macro_f1']:.3f}", f"{row['parameters']:,}", f"{row['seconds']:.0f}"),
+            ]
+            for row in rows
+        ],
+    )
+    for name, stopped in {row["run"]: row["stopped"] for row in rows if row["stopped"]}.items():
+        print(f"{name}: {stopped}", file=sys.stderr)
+    print(f"The table is in {out / 'table.csv'} and {out / 'README.md'}.")
 
 
 def _say_card(out: Path, card: dict[str, Any]) -> None:

@@ -123,11 +123,6 @@ def build(recipe: Recipe, division: Division) -> Comparator:
     )
 
 
-def has_diverged(trained: Trained) -> bool:
-    """Whether training ended because the loss left for good, so that it should be done again with a smaller rate."""
-    return trained.stopped.startswith("Training left for good")
-
-
 def learned_parameters(comparator: Comparator, recipe: Recipe) -> tuple[int, ...]:
     """How many numbers learn in each stage.
 

@@ -146,6 +146,7 @@ def _card(folder: Path, plan: RunPlan, trained: Trained, config: Mapping[str, An
         "epochs": len(trained.epochs),
         "best_epoch": trained.best,
         "stopped": trained.stopped,
+        "diverged": trained.diverged,
         "seconds": round(trained.seconds, 1),
         "photos_per_second": round(sum(one.photos for one in trained.epochs) / max(1e-9, learned_in), 1),
         "seed": plan.recipe.seed,

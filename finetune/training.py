@@ -23,6 +23,7 @@ from finetune.checkpoint import load_checkpoint, save_checkpoint
 from finetune.depthwise import QuickDepthwise
 from finetune.photos import Loader, cut, epoch_order
 from finetune.schedule import open_stage, rate_factor, set_rates
+from indexer.files import sha256
 from indexer.runtimes import bf16_pays, cpu_count, cpu_description
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class Trained:
         epochs: In order, those before a resume too.
         best: Number of the epoch that was kept.
         stopped: Why it ended before the recipe did; empty where it did not.
+        diverged: Whether that was because the loss left for good, so that a smaller rate is wanted.
         validation: Of the best epoch.
         seconds: Of all epochs.
         unreadable: By item_id, why a photo could not be read.
@@ -145,6 +147,7 @@ class Trained:
     epochs: tuple[Epoch, ...]
     best: int
     stopped: str
+    diverged: bool
     validation: Validation
     seconds: float
     unreadable: Mapping[str, str]
@@ -227,12 +230,13 @@ class _Training:
         }
         self.optimizer: torch.optim.Optimizer
         self.saved, self.saving = time.monotonic(), 0.0
+        self.diverged = False
 
     def run(self, on_progress: Callable[[Progress], None], on_epoch: Callable[[Sequence[Epoch]], None]) -> Trained:
-        stopped = ""
         self._go_on()
         if self.position.epochs:
             on_epoch(self.position.epochs)
+        stopped = self._out_of_patience()
         meter = _Meter(self)
         while self.position.epoch < len(self.plan) and not stopped:
             stopped = self._epoch(meter, on_progress)
@@ -433,8 +437,10 @@ class _Training:
         network = self.comparator if self.average is None else self.average
         tensors = {f"logits.{name}": torch.from_numpy(of) for name, of in validation.logits.items()}
         tensors |= {f"y.{name}": torch.from_numpy(of) for name, of in validation.y.items()}
-        save_checkpoint(self.folder / VALIDATION, tensors, {"item_ids": validation.item_ids})
         save_checkpoint(self.folder / BEST, network.state())
+        # Two files cannot be replaced in one step; a reader tells by this whether they are of one epoch.
+        said = {"item_ids": validation.item_ids, "weights_sha256": sha256(self.folder / BEST)}
+        save_checkpoint(self.folder / VALIDATION, tensors, said)
 
     def _save(self) -> None:
         """Writes all that training goes on from."""
@@ -477,15 +483,16 @@ class _Training:
         if not self.position.epochs:
             raise TrainingError(
                 f"Training left for good in its first epoch: {what}. Nothing was kept; train with a smaller rate "
-                f"(--set rate={self.recipe.rate / 10:g} --set head_rate={self.recipe.head_rate / 10:g})."
+                f"(--rate {self.recipe.rate / 10:g} --head-rate {self.recipe.head_rate / 10:g}) into a new --out."
             )
+        self.diverged = True
         return (
             f"Training left for good in epoch {self.position.epoch + 1}: {what}. The best epoch before it is kept; a "
-            f"smaller rate may do better (--set rate={self.recipe.rate / 10:g})."
+            f"smaller rate may do better (--rate {self.recipe.rate / 10:g})."
         )
 
     def _out_of_patience(self) -> str:
-        best = next(one.number for one in reversed(self.position.epochs) if one.is_best)
+        best = next((one.number for one in reversed(self.position.epochs) if one.is_best), 0)
         since = self.position.epoch - best
         if not self.recipe.patience or since < self.recipe.patience:
             return ""
@@ -501,6 +508,7 @@ class _Training:
             epochs=epochs,
             best=next(one.number for one in reversed(epochs) if one.is_best),
             stopped=stopped,
+            diverged=self.diverged,
             validation=Validation(tuple(values["item_ids"]), logits, y),
             seconds=sum(one.seconds + one.validation_seconds for one in epochs),
             unreadable=dict(self.position.unreadable),

@@ -134,6 +134,7 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
                     "seconds": card["seconds"],
                     "photos_per_second": card["photos_per_second"],
                     "stopped": card["stopped"],
+                    "diverged": card["diverged"],
                 }
             )
     return rows

@@ -172,8 +172,9 @@ class Classifier:
         wanted = max(NEAREST, self._options.evidence)
         found, distances = self._gallery.searcher.search(embeddings, wanted)
         near = distances_to_gallery(distances)
+        of_encoder = {self._gallery.card.fingerprint: embeddings, **others}
         by_head = [
-            self._predict(head, factors, others.get(head.card.encoder_fingerprint, embeddings), near)
+            self._predict(head, factors, of_encoder[head.card.encoder_fingerprint], near)
             for head, factors in zip(self._heads, self._factors, strict=True)
         ]
         neighbours = self._neighbours(found[:, : self._options.evidence], distances)

@@ -222,6 +222,11 @@ def _validation(run: Run, target: str, order: Sequence[int]) -> tuple[NDArray[np
     """The labels, (M, C) bool, and the network's probabilities, (M, C), of a target's labelled validation photos."""
     path = run.folder / _VALIDATION
     logits, y = _tensors(path, f"logits.{target}", f"y.{target}")
+    if _weights_of(path) not in ("", run.encoder.weights_sha256):
+        raise RunError(
+            f"{path} is of another epoch than {_WEIGHTS} beside it: the run is being trained, or was killed between "
+            "the two. Wait for it, or go on with it by `modiste finetune --resume`."
+        )
     count = len(order)
     if logits.ndim != 2 or logits.shape[1] != count or y.shape != logits.shape[:1]:
         raise RunError(
@@ -238,6 +243,15 @@ def _validation(run: Run, target: str, order: Sequence[int]) -> tuple[NDArray[np
         )
     said = softmax(logits[labelled].astype(np.float32))
     return one_hot(y[labelled], count)[:, order], np.ascontiguousarray(said[:, order])
+
+
+def _weights_of(path: Path) -> str:
+    """The digest of the weights that gave the answers in a file; empty where it does not say."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        said: dict[str, str] = json.loads((file.metadata() or {}).get("modiste", "{}"))
+    return said.get("weights_sha256", "")
 
 
 def _tensors(path: Path, *names: str) -> list[NDArray[Any]]:

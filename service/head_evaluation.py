@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,8 @@ def rank_heads(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
     def rank(kind: str) -> tuple[float, float]:
         of_head = figures[kind]
-        return of_head.get("accuracy", of_head.get("micro_f1")) or 0.0, -(of_head["log_loss"] or 0.0)
+        loss = of_head["log_loss"]
+        return of_head.get("accuracy", of_head.get("micro_f1")) or 0.0, -math.inf if loss is None else -loss
 
     return sorted(figures, key=rank, reverse=True)
 

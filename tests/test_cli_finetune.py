@@ -166,7 +166,8 @@ def test_a_rate_that_diverges_ends_with_what_was_best(shop, tmp_path, monkeypatc
     train = module.train
 
     def diverge(*arguments: Any, **named: Any) -> Any:
-        return replace(train(*arguments, **named), stopped="Training left for good in epoch 3: the loss is 9e+9.")
+        stopped = "Training left for good in epoch 3: the loss is 9e+9."
+        return replace(train(*arguments, **named), stopped=stopped, diverged=True)
 
     monkeypatch.setattr(module, "train", diverge)
     done = finetune(shop, tmp_path / "run")

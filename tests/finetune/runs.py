@@ -81,6 +81,7 @@ def make_trained(epochs: Sequence[Epoch], said: Sequence[int], y: Sequence[int],
         epochs=tuple(epochs),
         best=next(one.number for one in reversed(epochs) if one.is_best),
         stopped=stopped,
+        diverged=False,
         validation=Validation(
             tuple(f"v-{number}" for number in range(len(y))), {"type": logits_of(said)}, {"type": np.array(y, np.int64)}
         ),

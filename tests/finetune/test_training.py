@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 
 from data.catalog import CatalogItem
 from finetune import training
-from finetune.checkpoint import CheckpointError
+from finetune.checkpoint import CheckpointError, load_checkpoint
 from finetune.networks import build_comparator
 from finetune.photos import Division, PhotoSet
 from finetune.recipe import Augmentation, Recipe, Stage
 from finetune.training import TrainingError, train
+from indexer.files import sha256
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 180, 30)}
 RECIPE = Recipe(
@@ -105,6 +106,8 @@ def test_what_is_kept_is_the_best_epoch(tmp_path):
     trained = run(tmp_path, replace(RECIPE, stages=(Stage(4),)))
     kept = comparator()
     kept.load_state(load_file(tmp_path / "best.safetensors"))
+    said = load_checkpoint(tmp_path / "validation.safetensors")[1]
+    assert said["weights_sha256"] == sha256(tmp_path / "best.safetensors")
     kept.eval()
     from data.images import read_pixels
 
@@ -246,7 +249,7 @@ def test_closed_blocks_and_their_statistics_do_not_move(tmp_path, blocks):
 
 def test_a_rate_that_is_far_too_high_stops_the_first_epoch_with_a_way_out(tmp_path):
     with pytest.raises(
-        TrainingError, match=r"left for good in its first epoch: .*--set rate=100000 --set head_rate=100000"
+        TrainingError, match=r"left for good in its first epoch: .*--rate 100000 --head-rate 100000.* new --out"
     ):
         run(tmp_path, replace(RECIPE, rate=1e6, head_rate=1e6, clip=0, warmup=0, optimizer="sgd"))
     assert not (tmp_path / "best.safetensors").exists()
@@ -256,6 +259,7 @@ def test_divergence_later_keeps_the_best(tmp_path):
     recipe = replace(RECIPE, stages=(Stage(2), Stage(2, rate=1e6, head_rate=1e6)), clip=0, optimizer="sgd", warmup=0)
     trained = run(tmp_path, replace(recipe, rate=0.01, head_rate=0.01))
     assert "left for good in epoch 3" in trained.stopped
+    assert trained.diverged
     assert len(trained.epochs) == 2
     assert trained.best in (1, 2)
     assert (tmp_path / "best.safetensors").exists()
@@ -266,13 +270,21 @@ def test_patience_ends_it(tmp_path):
     recipe = replace(RECIPE, stages=(Stage(9),), rate=0, head_rate=0, patience=2, network="fashionnet-small")
     recipe = replace(recipe, augmentation=Augmentation())
     of = division(6)
-    network = build_comparator("fashionnet-small", of.targets, weights="scratch", image_size=32, seed=0)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 0.0
-    trained = train(recipe, of, network, tmp_path, device="cpu")
+
+    def comparator_of(recipe, of):
+        network = build_comparator(recipe.network, of.targets, weights="scratch", image_size=32, seed=0)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 0.0
+        return network
+
+    trained = train(recipe, of, comparator_of(recipe, of), tmp_path, device="cpu")
     assert len(trained.epochs) == 3
     assert trained.stopped == "No epoch was better than epoch 1 for 2 epochs (patience 2)."
+    assert not trained.diverged
+    # What has ended has ended, also where it is gone on with.
+    again = train(recipe, of, comparator_of(recipe, of), tmp_path, device="cpu")
+    assert (told(again), again.stopped) == (told(trained), trained.stopped)
 
 
 def test_a_full_disk_ends_it_and_the_last_checkpoint_stands(tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ def test_labels_are_in_order_of_name(tmp_path: Path) -> None:
     # Sums in another order differ a little, and bins of the calibration error with them.
     assert heads[0].card.validation == pytest.approx(heads[1].card.validation, rel=0.02)
     answers = [head.answer(unit(5)) for head in heads]
-    np.testing.assert_allclose(answers[0].probabilities, answers[1].probabilities, atol=1e-6)
+    np.testing.assert_allclose(answers[0].probabilities, answers[1].probabilities, atol=1e-5)
     raw = unit(5) * np.sqrt(DIMENSION) @ layer[0].T + layer[1]
     assert [COLOURS[place] for place in raw.argmax(axis=1)] == [
         heads[0].card.labels[place] for place in answers[0].probabilities.argmax(axis=1)
@@ -184,6 +184,16 @@ def put(file: str, tensor: str, value: Any) -> Callable[[Path], None]:
     return change
 
 
+def say_whose(weights: str) -> Callable[[Path], None]:
+    """Has validation.safetensors name the weights that gave its answers, as `modiste finetune` does."""
+
+    def change(folder: Path) -> None:
+        path = folder / "validation.safetensors"
+        save_file(load_file(path), path, {"modiste": json.dumps({"weights_sha256": weights})})
+
+    return change
+
+
 def write(file: str, content: str) -> Callable[[Path], None]:
     return lambda folder: (folder / file).write_text(content) and None
 
@@ -213,6 +223,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "logits that are none": (
         put("validation.safetensors", "logits.colour", np.full((200, 3), np.nan, np.float32)),
         "a logit is not finite",
+    ),
+    "answers of another epoch": (
+        say_whose("0" * 64),
+        r"validation\.safetensors is of another epoch than best\.safetensors beside it: .* --resume",
     ),
     "few photos": (
         put("validation.safetensors", "y.colour", np.where(np.arange(200) < 9, 0, -1)),
