@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 DEMO := artifacts/demo
 
-.PHONY: help setup demo test model crash soak check fix bench
+.PHONY: help setup demo test model crash soak finetune check fix bench
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -41,6 +41,9 @@ crash: .venv/ready ## Kill writers at 1,000 random moments, at each step and wit
 soak: .venv/ready ## Run the service for 30 minutes under mixed load, edits, refreshes and fits
 	$(BIN)/python -m tests.service.soak
 
+finetune: .venv/ready ## Train the seven runs of docs/benchmarks.md and compare them with frozen features (2 hours; wants ../shared/datasets)
+	$(BIN)/python -m bench.finetune
+
 check: .venv/ready ## Format, lint, types, imports, the CLI's documentation, the container and known holes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -63,3 +66,4 @@ bench: .venv/ready ## Print every table of docs/benchmarks.md (90 minutes; wants
 	$(BIN)/python -m bench.refresh
 	$(BIN)/python -m bench.heads
 	$(BIN)/python -m bench.service
+	$(BIN)/python -m bench.train
