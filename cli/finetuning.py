@@ -18,9 +18,9 @@ from cli.progress import interruptible, show_training
 
 if TYPE_CHECKING:
     from data.catalog import CatalogItem
+    from finetune.outcome import Epoch, Progress
     from finetune.run import Listener
     from finetune.run_folder import RunPlan
-    from finetune.training import Epoch, Progress
 
 TargetsOption = Annotated[str, typer.Option("--targets", help="Label columns, joined by commas.", show_default=False)]
 SetOption = Annotated[

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-    from finetune.training import Progress
+    from finetune.outcome import Progress
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Fine-tuning of the comparator: networks, recipes, training loop, checkpoints. Not built yet."""
+"""Fine-tuning of the comparator: networks, recipes, training loop, checkpoints, run folders."""

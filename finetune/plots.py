@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from finetune.training import Epoch
+    from finetune.outcome import Epoch
 
 # As data.sheet has them.
 _INK, _MUTED, _LINE = "#26282b", "#75787d", "#dcdde0"

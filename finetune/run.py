@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from data.catalog import CatalogItem
     from finetune.networks import Comparator
+    from finetune.outcome import Epoch, Progress, Trained
     from finetune.photos import Division
     from finetune.recipe import Recipe
-    from finetune.training import Epoch, Progress, Trained
 
 
 @dataclass(frozen=True, slots=True)

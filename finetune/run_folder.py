@@ -21,9 +21,9 @@ from indexer.files import ASIDE, replace_file
 if TYPE_CHECKING:
     from data.catalog import Catalog
     from finetune.networks import NetworkCard
+    from finetune.outcome import Epoch
     from finetune.photos import Division, PhotoSet
     from finetune.recipe import Recipe, Stage
-    from finetune.training import Epoch
 
 CONFIG, LABELS, METRICS, STAGES = "config.json", "labels.json", "metrics.csv", "stages.csv"
 LOSS, ERROR = "loss.png", "error.png"

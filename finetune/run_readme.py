@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from finetune.training import Epoch
+    from finetune.outcome import Epoch
 
 # Of confusions, of rare labels and of unreadable photos, so many are told.
 _TOLD = 6

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from finetune.outcome import Trained
     from finetune.run_folder import RunPlan
-    from finetune.training import Trained
 
 CARD, README, VALIDATION = "card.json", "README.md", "validation.csv"
 _WEIGHTS = "best.safetensors"

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from data.catalog import CatalogItem
 from finetune.networks import NetworkCard
+from finetune.outcome import Epoch, Trained, Validation
 from finetune.photos import Division, PhotoSet
 from finetune.recipe import Recipe, Stage
 from finetune.run_folder import RunPlan
-from finetune.training import Epoch, Trained, Validation
 
 LABELS = ("jeans", "shirt", "skirt")
 
