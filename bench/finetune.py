@@ -129,7 +129,7 @@ def main() -> None:
             folder / "fifteen" / "queries",
             ("articleType",),
             # Studio photos are learned sooner.
-            ("--epochs", "4,3"),
+            ("--epochs", "3,2"),
             options.seeds,
         ),
         "attributes": (

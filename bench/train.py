@@ -28,8 +28,8 @@ from finetune.recipe import Recipe, Stage, read_recipe
 from finetune.schedule import open_stage
 from finetune.training import train
 
-PHOTOS = 384
-ROUNDS = 5
+PHOTOS = 256
+ROUNDS = 3
 
 
 class Photos(Dataset[tuple[torch.Tensor, int]]):
