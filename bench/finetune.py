@@ -87,7 +87,7 @@ def show(name: str, answers: Sequence[Any], runs: Sequence[Path], spread: bool) 
             rows.append([answer["target"], head, answer["queries"], interval, *cells])
     print_table(name, ["target", "head", "photos", "accuracy", "macro F1", "calibration error"], rows)
     for answer in answers:
-        print(f"\n- {answer['target']}: {answer['verdict']}")
+        print(f"\n- {answer['target']}: {answer['verdict']['sentence']}")
         if spread:
             found = [answer["heads"][head]["accuracy"] for head in answer["heads"] if head.startswith("comparator")]
             print(f"- {answer['target']}, {len(runs)} seeds: mean {mean(found):.3f}, deviation {stdev(found):.3f}")
