@@ -939,7 +939,8 @@ def test_watch_ends_with_ctrl_c_and_refuses_what_cannot_work(shop, own_gallery, 
         assert watch.said().startswith(f"modiste: A catalog with at least one photo was wanted; {tmp_path / 'empty'}")
         shutil.copy(shop.photo, tmp_path / "empty")
         news = watch.news()
-        assert (news["added"], news["absent"], news["unsettled"], news["items"]) == (1, 24, 1, 25)
+        # On a busy machine the photo may have settled by then.
+        assert (news["added"], news["absent"], news["unsettled"] in (0, 1), news["items"]) == (1, 24, True, 25)
         assert watch.stop(signal.SIGINT) == (130, "", STOPPED)
     done = modiste("watch", tmp_path / "none", "--gallery", own_gallery)
     assert (done.status, f"there is no {tmp_path / 'none'}." in done.err) == (2, True)

@@ -25,7 +25,8 @@ from tests.test_docs import documented, keys_of
 from tests.write_cli_help import PAGE
 
 COLOURS = {"red": (200, 30, 40), "green": (40, 160, 60), "blue": (30, 60, 190)}
-SMALL = ("--network", "simple-cnn", "--weights", "scratch", "--batch", "8", "--device", "cpu")
+# A recipe of one stage.
+SMALL = ("--recipe", "transfer", "--network", "simple-cnn", "--weights", "scratch", "--batch", "8", "--device", "cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,7 +83,7 @@ def test_a_run_leaves_all_its_files_and_says_what_is_in_its_card(trained):
         *(f"confusion-{target}{end}" for target in ("colour", "shape") for end in (".csv", ".png", "-normalised.png")),
     }
     assert said == {"run": str(run), **json.loads((run / "card.json").read_text())}
-    assert (said["epochs"], said["best_epoch"] in (1, 2), said["recipe"], said["seed"]) == (2, True, "standard", 0)
+    assert (said["epochs"], said["best_epoch"] in (1, 2), said["recipe"], said["seed"]) == (2, True, "transfer", 0)
     assert said["targets"]["colour"]["rare"] == {"mauve": 1}
     command = json.loads((run / "config.json").read_text())["command"]
     assert shlex.split(command)[:2] == ["modiste", "finetune"]

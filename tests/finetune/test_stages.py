@@ -10,8 +10,8 @@ from finetune.stages import opening_after, with_epochs
 
 def test_epochs_of_each_stage():
     assert [stage.epochs for stage in with_epochs(read_recipe("progressive"), "1, 2,3,4").stages] == [1, 2, 3, 4]
-    changed = with_epochs(read_recipe("standard"), "3")
-    assert changed == read_recipe("standard", ["stages.0.epochs=3"])
+    changed = with_epochs(read_recipe("dressnet"), "3")
+    assert changed == read_recipe("dressnet", ["stages.0.epochs=3"])
 
 
 @pytest.mark.parametrize("text", ["3", "1,2,3", "1,2,3,4,5", "1,2,0,4", "1,2,-3,4", "1,2,x,4", "", "1,2,3.5,4"])

@@ -377,7 +377,8 @@ def test_no_answer_has_a_path_of_the_machine_and_nothing_is_left_open(shop):
     (shop.gallery / "items.lance").rename(shop.folder / "elsewhere")
     missing = done(queue, CompactJob())
     assert missing.error.startswith("GALLERY is no gallery: it has no items.lance.")
-    assert (descriptors(), threading.active_count()) == before
+    # Fewer where something of an earlier test was collected meanwhile.
+    assert (descriptors() <= before[0], threading.active_count()) == (True, before[1])
     for job in queue.all():
         for text in (str(job), (shop.gallery / "jobs" / f"{job.id}.json").read_text()):
             assert "secret" not in text
