@@ -107,17 +107,17 @@ class Comparator(nn.Module):
         Linear layers and an adapter, which nobody has trained before, are always open.
 
         Args:
-            last: How many; 0 for none, -1 for all.
+            last: How many, 0 or more; -1, or as many as there are, for all. A recipe serves networks of few blocks too.
 
         Raises:
-            NetworkError: `last` is neither -1 nor 0 to the number of blocks.
+            NetworkError: `last` is below -1.
         """
         blocks = self.blocks()
-        if not -1 <= last <= len(blocks):
+        if last < -1:
             raise NetworkError(f"'{self.card.name}' has {len(blocks)} blocks to open, or -1 for all; got {last}.")
-        is_open = last in (-1, len(blocks))
+        is_open = last == -1 or last >= len(blocks)
         self.backbone.requires_grad_(is_open)
-        opened = [module for block in blocks[len(blocks) - max(last, 0) :] for module in block]
+        opened = [module for block in blocks[max(0, len(blocks) - max(last, 0)) :] for module in block]
         if isinstance(self.backbone, AdaptedNetwork):
             opened.append(self.backbone.adapter)
         for module in opened:

@@ -23,7 +23,8 @@ class Stage:
 
     Args:
         epochs: Passes over the training photos, 1 or more.
-        blocks: Blocks of the backbone that learn, counted from the last one: 0 is the classifier alone, -1 all.
+        blocks: Blocks of the backbone that learn, counted from the last one: 0 is the classifier alone, -1, or as
+            many as there are, all.
         rate: Learning rate of the backbone; None for the recipe's.
         head_rate: And of the classifier.
         size: Side of the training photos, pixels; None for the recipe's.

@@ -137,7 +137,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(trained, shop, tmp
         "recipe 'progressive' has 2,2,3,5; got '2'": (new, ("--recipe", "progressive")),
         "before the last of 2; got 2": (new, ("--unfreeze-after", 2)),
         "There is no network 'nope'": (new, ("--network", "nope")),
-        "blocks to open, or -1 for all; got 99": (new, ("--set", "stages.0.blocks=99")),
+        "blocks is -1 or more; got -2": (new, ("--set", "stages.0.blocks=-2")),
         "The weights in": (new, ("--network", "fashionnet-small", "--weights", run)),
         "weighs size, which is not trained": (new, ("--set", "target_weights.size=2")),
         "A box is four numbers": (new, ("--box", "1,2")),
