@@ -145,11 +145,14 @@ class _Training:
         if position.step == 0 and (position.epoch == 0 or self.plan[position.epoch - 1][0] != number):
             self.optimizer = open_stage(self.comparator, self.recipe, stage)
         self.comparator.train()
-        batches = cut(self._order(position.epoch), self.recipe.batch)
+        order = epoch_order(next(iter(train.y.values())), self.recipe, position.epoch + 1)
+        items = [train.items[row] for row in order]
+        batches = cut(np.arange(len(order)), self.recipe.batch)
         first = sum(other == number for other, _ in self.plan[: position.epoch]) * len(batches)
-        reader = self._training_reader(stage, position.epoch)
+        reader = self._training_reader(stage, position.epoch, order)
         began, before = time.monotonic(), position.sums.seconds
-        for rows, pixels in self.loader.batches(train.items, batches[position.step :], reader):
+        for places, pixels in self.loader.batches(items, batches[position.step :], reader):
+            rows = order[places]
             set_rates(self.optimizer, rate_factor(first + position.step, stage.epochs * len(batches), self.recipe))
             loss, right = (
                 self._learn(pixels, {name: y[rows] for name, y in train.y.items()}) if len(rows) else (0.0, 0.0)
@@ -172,15 +175,18 @@ class _Training:
                 self._save()
         return self._end_epoch(number, stage)
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        return epoch_order(next(iter(self.division.train.y.values())), self.recipe, epoch + 1)
-
-    def _training_reader(self, stage: Stage, epoch: int) -> Callable[[int], NDArray[np.uint8]]:
+    def _training_reader(
+        self, stage: Stage, epoch: int, order: NDArray[np.int64]
+    ) -> Callable[[int], NDArray[np.uint8]]:
+        """Reads what stands at a place of an epoch's order."""
         items, seed, change = self.division.train.items, self.recipe.seed, self.recipe.augmentation
         size = stage.size or self.recipe.train_size or self.comparator.card.image_size
 
-        def read(row: int) -> NDArray[np.uint8]:
-            rng = np.random.default_rng([seed, epoch + 1, row])
+        def read(place: int) -> NDArray[np.uint8]:
+            row = order[place]
+            # A photo that is drawn again is changed in another way.
+            repeat = int(np.count_nonzero(order[:place] == row))
+            rng = np.random.default_rng([seed, epoch + 1, int(row), repeat])
             return read_augmented(items[row].image, size, change, box=items[row].box, rng=rng)
 
         return read

@@ -355,6 +355,16 @@ def test_several_targets_sum_by_weight_and_need_not_all_be_labelled(tmp_path):
     assert best.validation_loss == pytest.approx(sum(parts), rel=1e-4)
 
 
+def test_a_photo_that_is_drawn_twice_is_changed_in_two_ways(tmp_path):
+    ours = training._Training(RECIPE, division(6), comparator(), tmp_path, "cpu")
+    read = ours._training_reader(RECIPE.stages[0], 0, np.array([2, 0, 2, 2]))
+    first, other, second, third = (read(place) for place in range(4))
+    assert (first == read(0)).all()
+    assert len({part.tobytes() for part in (first, other, second, third)}) == 4
+    # What else is drawn changes nothing.
+    assert (ours._training_reader(RECIPE.stages[0], 0, np.array([5, 2]))(1) == first).all()
+
+
 def test_class_weights_make_rare_labels_count_as_much():
     of = division()
     y = np.array([0] * 20 + [1] * 3 + [2])
