@@ -12,6 +12,7 @@ import stat
 import struct
 import warnings
 import zlib
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,26 @@ _TURNS = (
     Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A rectangle of whole pixels in a picture."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def rows(self) -> slice:
+        """Its rows."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        """Its columns."""
+        return slice(self.left, self.left + self.width)
 
 
 class ImageError(ValueError):
@@ -152,11 +173,16 @@ def read_pixels(source: Path | bytes, size: int, *, box: Box | None = None) -> N
 
 def crop(image: Image.Image, box: Box) -> Image.Image:
     """The region of the photo, at least one pixel wide and high."""
-    left = min(int(box.x * image.width), image.width - 1)
-    top = min(int(box.y * image.height), image.height - 1)
-    right = max(left + 1, round((box.x + box.width) * image.width))
-    bottom = max(top + 1, round((box.y + box.height) * image.height))
-    return image.crop((left, top, min(right, image.width), min(bottom, image.height)))
+    area = crop_area(image.width, image.height, box)
+    return image.crop((area.left, area.top, area.left + area.width, area.top + area.height))
+
+
+def crop_area(width: int, height: int, box: Box) -> Area:
+    """What `crop` keeps of a photo of that size, pixels."""
+    left, top = min(int(box.x * width), width - 1), min(int(box.y * height), height - 1)
+    right = max(left + 1, round((box.x + box.width) * width))
+    bottom = max(top + 1, round((box.y + box.height) * height))
+    return Area(left, top, min(right, width) - left, min(bottom, height) - top)
 
 
 def letterbox(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -165,14 +191,19 @@ def letterbox(image: Image.Image, size: int) -> NDArray[np.uint8]:
     Returns:
         (size, size, 3) uint8, RGB.
     """
-    scale = size / max(image.size)
-    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    area = letterbox_area(image.width, image.height, size)
+    if (area.width, area.height) != image.size:
+        image = image.resize((area.width, area.height), Image.Resampling.BICUBIC)
     square = np.full((size, size, 3), 255, np.uint8)
-    top, left = (size - height) // 2, (size - width) // 2
-    square[top : top + height, left : left + width] = np.asarray(image)
+    square[area.rows, area.columns] = np.asarray(image)
     return square
+
+
+def letterbox_area(width: int, height: int, size: int) -> Area:
+    """Where `letterbox` puts a photo of that size, pixels; the rest of the square is padding."""
+    scale = size / max(width, height)
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    return Area((size - width) // 2, (size - height) // 2, width, height)
 
 
 def encode_jpeg(source: Path | bytes, size: int, *, box: Box | None = None) -> bytes:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from heads.checks import HeadError, check_training
+from heads.checks import HeadError, check_query, check_training
 from heads.folds import assign_folds
+from heads.logits import log_odds, run_layers
 from heads.sample import Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from heads.logits import Layers
 
 # Of rows, those to learn from and how much each counts; None for all alike.
 Sampling = Callable[["NDArray[np.int64]"], tuple["NDArray[np.int64]", "NDArray[np.float32] | None"]]
@@ -66,6 +68,27 @@ class Head(ABC):
         Raises:
             HeadError: Another dimension than the head was fitted on.
         """
+
+    def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the head says before it becomes probabilities, (B, C), of (B, D) embeddings.
+
+        A head whose `layers` say nothing has no logits of its own, and gives the log odds of its probabilities.
+
+        Raises:
+            HeadError: As `predict_proba`.
+        """
+        if not self.layers:
+            return log_odds(self.predict_proba(embeddings))
+        check_query(embeddings, len(self.layers[0][0]))
+        return run_layers(self.layers, embeddings)
+
+    @property
+    def layers(self) -> Layers:
+        """The matrices (D_in, D_out) and biases (D_out,) whose last one gives logits, with a ReLU between each two.
+
+        Empty for a head that is no such network.
+        """
+        return []
 
     def predict(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
         """The likeliest label of each, (B,); for several labels an item, which are likelier than not, (B, C) bool."""

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from heads.calibration import calibrated_log_loss
-from heads.checks import HeadError, check_query
+from heads.checks import HeadError
 from heads.head import BaseHead, Head
 from heads.logits import sigmoid, softmax
 from heads.sample import Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from heads.logits import Layers
 
 # From strong to weak; the search starts in the middle and walks while validation improves.
 PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
@@ -37,8 +39,12 @@ class LinearLayer(Head):
 
     def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `Head.predict_proba`."""
-        check_query(embeddings, len(self.coef_))
-        return _probabilities(embeddings @ self.coef_ + self.intercept_, self.multi_label_)
+        return _probabilities(self.logits(embeddings), self.multi_label_)
+
+    @property
+    def layers(self) -> Layers:
+        """As `Head.layers`."""
+        return [(self.coef_, self.intercept_)]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """As `Head.arrays`."""

@@ -9,6 +9,11 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Layers = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+# float32 knows no probability nearer to 1.
+_LEAST = 1e-7
+
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities, (B, C) that sum to 1, of logits (B, C)."""
@@ -28,3 +33,18 @@ def one_hot(numbers: NDArray[np.int64], class_count: int) -> NDArray[np.bool_]:
     truth = np.zeros((len(numbers), class_count), bool)
     truth[np.arange(len(numbers)), numbers] = True
     return truth
+
+
+def log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits, of any shape, each by itself; probabilities are taken to be at least 1e-7 from 0 and from 1."""
+    p = probabilities.clip(_LEAST, 1 - _LEAST)
+    logits: NDArray[np.float32] = np.log(p) - np.log1p(-p)
+    return logits
+
+
+def run_layers(layers: Layers, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What layers give, (B, C), for embeddings (B, D): each a matrix and a bias, with a ReLU between each two."""
+    *inner, (weight, bias) = layers
+    for inner_weight, inner_bias in inner:
+        embeddings = np.maximum(embeddings @ inner_weight + inner_bias, 0)
+    return embeddings @ weight + bias

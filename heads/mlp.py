@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from heads.calibration import calibrated_log_loss
-from heads.checks import HeadError, check_query
+from heads.checks import HeadError
 from heads.head import BaseHead
-from heads.network import Examples, Network, forward, training_session
+from heads.logits import sigmoid, softmax
+from heads.network import Examples, Network, training_session
 
 if TYPE_CHECKING:
     import optuna
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from optuna.distributions import BaseDistribution
 
+    from heads.logits import Layers
     from heads.sample import Sample
 
 # The first trial, a compromise between six targets (docs/experiments.md); what is given replaces what is here.
@@ -84,7 +86,7 @@ class MlpHead(BaseHead):
     """
 
     kind = "mlp"
-    layers_: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+    layers_: Layers
 
     def __init__(  # noqa: PLR0913 - one argument a setting, by name
         self,
@@ -163,8 +165,13 @@ class MlpHead(BaseHead):
 
     def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `Head.predict_proba`."""
-        check_query(embeddings, len(self.layers_[0][0]))
-        return forward(self.layers_, embeddings, multi_label=self.multi_label_)
+        logits = self.logits(embeddings)
+        return sigmoid(logits) if self.multi_label_ else softmax(logits)
+
+    @property
+    def layers(self) -> Layers:
+        """As `Head.layers`."""
+        return self.layers_
 
     def chosen(self) -> Self:
         """As `BaseHead.chosen`."""

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from heads.logits import Layers
     from heads.sample import Sample
     from heads.scaling import Scaling
-
-    Layers = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 # The weights that predict are a running mean over about so many epochs.
 _AVERAGED_EPOCHS = 1.5
@@ -147,15 +146,6 @@ class Network:
                 bias = bias - scaling.mean @ weight
             layers.append((np.ascontiguousarray(weight, np.float32), bias.astype(np.float32)))
         return layers
-
-
-def forward(layers: Layers, embeddings: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
-    """The probabilities, (B, C), of embeddings (B, D), by what `Network.folded` gave."""
-    *inner, (weight, bias) = layers
-    for inner_weight, inner_bias in inner:
-        embeddings = np.maximum(embeddings @ inner_weight + inner_bias, 0)
-    logits = embeddings @ weight + bias
-    return sigmoid(logits) if multi_label else softmax(logits)
 
 
 @contextmanager

@@ -15,7 +15,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from indexer.architectures import AdaptedNetwork, build_small_network
-from indexer.encoders import EMBEDDED, SMALL_WIDTHS, EncoderCard, EncoderError, Weights, has_class_token
+from indexer.encoders import (
+    EMBEDDED,
+    SMALL_WIDTHS,
+    EncoderCard,
+    EncoderError,
+    Weights,
+    check_same_encoder,
+    find_weights,
+    has_class_token,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,6 +127,18 @@ def build_network(weights: Weights, card: EncoderCard) -> PooledNetwork:
     """
     backbone = load_backbone(weights)
     return PooledNetwork(backbone, card).eval().requires_grad_(requires_grad=False)
+
+
+def load_network_of(card: EncoderCard) -> PooledNetwork:
+    """The network of an encoder, as `build_network`: the reference that its runtime is held to.
+
+    Raises:
+        EncoderError: The weights are gone, or others now.
+    """
+    weights = find_weights(card.name, download=False)
+    own = weights.card(pooling=card.pooling, runtime=card.runtime, precision=card.precision)
+    check_same_encoder(card, own, "The gallery")
+    return build_network(weights, card)
 
 
 def load_backbone(weights: Weights) -> nn.Module:

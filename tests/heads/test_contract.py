@@ -12,6 +12,7 @@ from heads.ensemble import EnsembleHead
 from heads.head import Head
 from heads.knn import KnnHead
 from heads.linear import LinearHead
+from heads.logits import sigmoid, softmax
 from heads.mlp import MlpHead
 from heads.sample import Sample
 from tests.heads.worlds import clusters, wardrobe
@@ -62,6 +63,28 @@ def test_gives_probabilities_for_each_label(fitted):
     else:
         assert not head.multi_label_
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_logits_become_the_probabilities(fitted):
+    head, target = fitted
+    embeddings = world(target, count=30, seed=1)[0]
+    logits, probabilities = head.logits(embeddings), head.predict_proba(embeddings)
+    # Those of a head without layers are log odds, each by itself.
+    as_odds = head.multi_label_ or not head.layers
+    np.testing.assert_allclose(sigmoid(logits) if as_odds else softmax(logits), probabilities, atol=2e-6)
+
+
+def test_layers_give_the_logits(fitted):
+    head, target = fitted
+    embeddings = world(target, count=30, seed=1)[0]
+    said = embeddings
+    for number, (weight, bias) in enumerate(head.layers):
+        said = (np.maximum(said, 0) if number else said) @ weight + bias
+    assert bool(head.layers) == (head.kind in {"linear", "mlp"})
+    if head.layers:
+        np.testing.assert_allclose(said, head.logits(embeddings), atol=1e-5)
+    with pytest.raises(HeadError, match="16-number embeddings"):
+        head.logits(embeddings[:, :3])
 
 
 def test_classes_are_in_order(fitted):

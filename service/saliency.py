@@ -1,0 +1,51 @@
+"""What every explanation has in common: the photo that is explained, and what is wrong with a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.images import Area, crop_area, letterbox_area
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from data.catalog import Box
+
+# (B, S, S, 3) uint8 letterboxed photos to (B, D) float32 embeddings of unit length.
+Encode = Callable[["NDArray[np.uint8]"], "NDArray[np.float32]"]
+
+
+class ExplanationError(ValueError):
+    """A question about an answer that cannot be explained so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A photo that is explained, as its encoder sees it and as people do.
+
+    A map, (S, S) float32, is over `pixels`: what it says of the padding is not of the photo.
+
+    Args:
+        pixels: (S, S, 3) uint8, letterboxed.
+        picture: (H, W, 3) uint8, the whole EXIF-turned photo, not larger than it is shown.
+        box: The region that was letterboxed, as fractions; None for the whole photo.
+    """
+
+    pixels: NDArray[np.uint8]
+    picture: NDArray[np.uint8]
+    box: Box | None = None
+
+    @property
+    def part(self) -> Area:
+        """The region that was letterboxed, in pixels of the picture."""
+        height, width = self.picture.shape[:2]
+        return Area(0, 0, width, height) if self.box is None else crop_area(width, height, self.box)
+
+    @property
+    def area(self) -> Area:
+        """Where that region lies in `pixels`, to a pixel; the rest is padding."""
+        return letterbox_area(self.part.width, self.part.height, len(self.pixels))
