@@ -7,8 +7,9 @@ time), a chunk of photos at a time. A few chunks at most are under way, so memor
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,12 +24,18 @@ from indexer.manifest import Fingerprint
 from indexer.rows import Row, box_of, content_hash_of, labels_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from indexer.encoders import Encoder
 
 _T = TypeVar("_T")
 
 # Photos that a worker decodes and encodes together: enough to hide the cost of a call, few enough to stay in cache.
 CHUNK = 16
+
+# Photos of a batch that one core encodes at a time in `encode_across`: few, so that all cores end together, and a
+# multiple of what OpenVINO infers together, so that the embeddings are those of one core to the last bit.
+_SHARE = 4
 
 # What became of an item.
 ADDED, CHANGED, RELABELLED, UNCHANGED, FAILED = "added", "changed", "relabelled", "unchanged", "failed"
@@ -92,6 +99,28 @@ def encode_tasks(tasks: Iterable[Task], encoder: Encoder) -> Iterator[Result]:
         finally:
             for future in pending:
                 future.cancel()
+
+
+@contextmanager
+def encode_across(encoder: Encoder, cores: int) -> Iterator[Callable[[NDArray[np.uint8]], NDArray[np.float32]]]:
+    """An `encode` that spreads a batch over cores, for as long as the block lasts; the embeddings are the same.
+
+    One call of OpenVINO's `encode` keeps one core busy. One of torch keeps all busy, and is left as it is.
+
+    Args:
+        encoder: What encodes.
+        cores: Threads that encode side by side.
+    """
+    if encoder.card.runtime != "openvino" or cores < 2:
+        yield encoder.encode
+        return
+    with ThreadPoolExecutor(cores, "encode") as pool:
+
+        def encode(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            parts = [pixels[start : start + _SHARE] for start in range(0, len(pixels), _SHARE)]
+            return np.concatenate(list(pool.map(encoder.encode, parts)))
+
+        yield encode
 
 
 def _encode(tasks: list[Task], encoder: Encoder) -> list[Result]:

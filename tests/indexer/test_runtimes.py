@@ -23,6 +23,7 @@ from data.images import read_pixels
 from data.sample import write_sample
 from indexer import runtimes
 from indexer.encoders import EMBEDDED, Encoder, EncoderError, find_weights, load_encoder
+from indexer.encoding import encode_across
 from indexer.networks import build_backbone
 from indexer.runtimes import bf16_pays, cache_folder, cpu_count, import_openvino, resolve_runtime
 
@@ -165,6 +166,12 @@ def test_threads_get_the_answers_to_their_own_photos(encoder: Encoder, drawn: ND
         answers = list(pool.map(encoder.encode, [drawn[number : number + 3] for number in range(0, 12, 3)] * 3))
     for number, answer in enumerate(answers):
         np.testing.assert_allclose(answer, wanted[number % 4], atol=1e-6)
+
+
+def test_a_batch_over_several_cores_is_the_same_to_the_last_bit(encoder: Encoder, drawn: NDArray[np.uint8]) -> None:
+    # 11 photos: one of them has no other beside it.
+    with encode_across(encoder, 2) as encode:
+        np.testing.assert_array_equal(encode(drawn[:11]), encoder.encode(drawn[:11]))
 
 
 def test_one_thread_alone_encodes_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
