@@ -136,6 +136,17 @@ class KnnHead(BaseHead):
         """As `Head.predict_proba`."""
         return self.share(self.neighbours(embeddings))
 
+    def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `Head.logits`: the log odds of each label, (B, C), if all rows voted, and not the nearest k alone.
+
+        The nearest k mostly agree, and go on doing so when a photo changes a little; these odds move with it.
+        """
+        cosines = _cosines(self.features_, self.scaling_.transform(embeddings), self.lengths_)
+        votes = cosines / np.float32(self.settings_["temperature"]) + np.log(self.weights_)
+        has = self.labels_.T if self.multi_label_ else self.labels_ == np.arange(len(self.classes_))[:, None]
+        logits = [_log_sum(votes[:, one]) - _log_sum(votes[:, ~one]) for one in has]
+        return np.stack(logits, axis=1)
+
     def neighbours(self, embeddings: NDArray[np.float32]) -> Votes:
         """The training rows that vote on (B, D) embeddings, and how much each says.
 
@@ -190,6 +201,23 @@ class KnnHead(BaseHead):
 def _weigh(similarities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
     """Weights (B, k), which sum to 1."""
     return softmax(similarities / np.float32(temperature))
+
+
+def _cosines(
+    features: NDArray[np.float32], queries: NDArray[np.float32], lengths: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The cosines, (B, N), of queries (B, E) with features (N, E) of lengths (N,)."""
+    cosines = queries @ features.T
+    cosines /= lengths
+    cosines /= _lengths(queries)[:, None]
+    return cosines
+
+
+def _log_sum(votes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logarithm of the sum of exponentials, (B,), of (B, M); of no votes it is that of the least float32."""
+    if not votes.shape[1]:
+        return np.full(len(votes), np.log(np.finfo(np.float32).tiny), np.float32)
+    return np.logaddexp.reduce(votes, axis=1)
 
 
 def _lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -69,6 +69,12 @@ def test_logits_become_the_probabilities(fitted):
     head, target = fitted
     embeddings = world(target, count=30, seed=1)[0]
     logits, probabilities = head.logits(embeddings), head.predict_proba(embeddings)
+    if head.kind == "knn":
+        # All rows vote, not the nearest alone (tests/heads/test_knn.py); where those agree, so do all.
+        sure = probabilities.max(axis=1) > 0.9
+        assert sure.any()
+        assert (logits[sure] > 0).tolist() == (probabilities[sure] > 0.5).tolist()
+        return
     # Those of a head without layers are log odds, each by itself.
     as_odds = head.multi_label_ or not head.layers
     np.testing.assert_allclose(sigmoid(logits) if as_odds else softmax(logits), probabilities, atol=2e-6)

@@ -51,6 +51,28 @@ def test_weighed_votes_by_hand():
     np.testing.assert_allclose(head.neighbours(np.array([[1, 0]], np.float32)).weights, [[0.75, 0.25]], atol=1e-6)
 
 
+def test_logits_let_all_rows_vote_by_hand():
+    # A cosine counts 3 ** (cosine / 0.4): 3 ** 2.5 for dress, and for shirt 1 and 3 ** 1.5, of which k = 1 sees none.
+    odds = np.log(3**2.5 / (1 + 3**1.5))
+    head = of_three([0, 1, 1], k=1)
+    np.testing.assert_allclose(head.logits(np.array([[2, 0]], np.float32)), [[odds, -odds]], atol=1e-5)
+    weighed = of_three([0, 1, 1], weights=(0.5, 1.25, 1.25))
+    np.testing.assert_allclose(
+        weighed.logits(np.array([[1, 0]], np.float32))[0, 0], odds + np.log(0.5 / 1.25), atol=1e-5
+    )
+    # Of several labels each is asked by itself: the first is on rows 0 and 2, the second on 1 and 2.
+    several = of_three([[True, False], [False, True], [True, True]], multi_label=True)
+    expected = [[np.log(3**2.5 + 3**1.5), np.log(1 + 3**1.5) - 2.5 * np.log(3)]]
+    np.testing.assert_allclose(several.logits(np.array([[1, 0]], np.float32)), expected, atol=1e-5)
+
+
+def test_logits_of_a_label_that_all_rows_have_are_finite():
+    several = of_three([[True, False], [True, True], [True, True]], multi_label=True)
+    logits = several.logits(np.array([[1, 0]], np.float32))
+    assert np.isfinite(logits).all()
+    assert logits[0, 0] > 80
+
+
 def test_votes_for_several_labels_by_hand():
     # Both neighbours have the first label, one of them the second too. By frequency 2/3 each.
     head = of_three([[True, False], [False, True], [True, True]], multi_label=True)
