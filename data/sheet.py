@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-_Colour = tuple[int, int, int]
+from data.lettering import Colour, Lettering
 
-_PAGE: _Colour = (247, 247, 245)
-_CARD: _Colour = (255, 255, 255)
-_BORDER: _Colour = (222, 222, 218)
-_INK: _Colour = (28, 30, 33)
-_MUTED: _Colour = (104, 108, 114)
-_EMPTY: _Colour = (240, 240, 237)
+PAGE: Colour = (247, 247, 245)
+CARD: Colour = (255, 255, 255)
+BORDER: Colour = (222, 222, 218)
+INK: Colour = (28, 30, 33)
+MUTED: Colour = (104, 108, 114)
+EMPTY: Colour = (240, 240, 237)
 
 _SMALLEST_TILE = 64
 # Pillow draws hard-edged shapes; a card drawn this much larger and reduced has smooth corners.
 _OVERSAMPLING = 4
-# What the font inside Pillow can draw beyond ASCII (found by drawing every code point below U+3000).
-_BUNDLED_SIGNS = frozenset("©«°±´·»‘’“”…‹›™")  # noqa: RUF001
-# Common signs that Unicode does not decompose into ones that it can draw.
-_PLAIN_SIGNS = dict(zip("–—−×•øØłŁđĐı", "---x·oOlLdDi", strict=True))  # noqa: RUF001
-_PLAIN_SIGNS |= {
-    "ß": "ss",
-    "æ": "ae",
-    "Æ": "AE",
-    "œ": "oe",
-    "Œ": "OE",
-    "®": "(R)",
-    "€": "EUR ",
-    "£": "GBP ",
-    "₹": "INR ",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +44,10 @@ class _Measures:
     pad: int
     gap: int
     margin: int
-    line: int
     heading_height: int
     radius: int
-    font: _Font
-    heading_font: _Font
-    bundled_font: bool
+    body: Lettering
+    heading: Lettering
 
     @classmethod
     def of(cls, tile: int, font_file: Path | None) -> _Measures:
@@ -76,17 +57,15 @@ class _Measures:
             pad=max(4, tile // 20),
             gap=max(6, tile // 13),
             margin=max(10, tile // 8),
-            line=math.ceil(body * 1.45),
             heading_height=math.ceil(body * 2.2),
             radius=max(3, tile // 30),
-            font=_open_font(font_file, body),
-            heading_font=_open_font(font_file, round(body * 1.3)),
-            bundled_font=font_file is None,
+            body=Lettering.of(body, font_file),
+            heading=Lettering.of(round(body * 1.3), font_file),
         )
 
     def card(self, photo: int, line_count: int) -> tuple[int, int]:
         """Width and height of a card that holds a photo of that side and so many lines."""
-        caption = self.pad + line_count * self.line if line_count else 0
+        caption = self.pad + line_count * self.body.line if line_count else 0
         return photo + 2 * self.pad, photo + 2 * self.pad + caption
 
 
@@ -132,7 +111,7 @@ def draw_sheet(
     if row_count <= 1:
         # All cards are of one height, whoever has most to say.
         line_count = max(line_count, _line_count(neighbours))
-    query_card = _draw_card(query, photo, line_count, measures, frame=_INK)
+    query_card = _draw_card(query, photo, line_count, measures, frame=INK)
     grid = _draw_grid(neighbours, columns, measures, ranked=True, least_lines=line_count if row_count <= 1 else 0)
     heading = f"{len(neighbours)} nearest" if neighbours else "No neighbours"
     return _on_page([_headed("Query", query_card, measures), _headed(heading, grid, measures)], measures)
@@ -153,10 +132,10 @@ def _draw_grid(
     across = min(columns, max(1, len(tiles)))
     down = max(1, math.ceil(len(tiles) / columns))
     grid = Image.new(
-        "RGB", (across * (width + measures.gap) - measures.gap, down * (height + measures.gap) - measures.gap), _PAGE
+        "RGB", (across * (width + measures.gap) - measures.gap, down * (height + measures.gap) - measures.gap), PAGE
     )
     if not tiles:
-        grid.paste(_empty_card((width, height), _BORDER, measures, fill=_PAGE))
+        grid.paste(_empty_card((width, height), BORDER, measures, fill=PAGE))
     for index, tile in enumerate(tiles):
         card = _draw_card(tile, measures.tile, line_count, measures, rank=index + 1 if ranked else None)
         row, column = divmod(index, columns)
@@ -171,33 +150,33 @@ def _draw_card(
     measures: _Measures,
     *,
     rank: int | None = None,
-    frame: _Colour = _BORDER,
+    frame: Colour = BORDER,
 ) -> Image.Image:
     """A bordered white card: the photo, letterboxed in a square, and below it the rank and the lines."""
     card = _empty_card(measures.card(photo, line_count), frame, measures)
-    picture = _unreadable(photo, measures) if tile.image is None else _letterbox(tile.image, photo)
+    picture = draw_unreadable(photo, measures.body) if tile.image is None else _letterbox(tile.image, photo)
     card.paste(picture, (measures.pad, measures.pad))
     top = photo + 2 * measures.pad
     indent = 0
     if rank is not None:
-        badge = _badge(str(rank), measures)
-        card.paste(badge, (measures.pad, top + (measures.line - badge.height) // 2))
+        badge = draw_badge(str(rank), measures.body)
+        card.paste(badge, (measures.pad, top + (measures.body.line - badge.height) // 2))
         indent = badge.width + measures.pad * 2 // 3
     for number, line in enumerate(tile.lines):
         left = measures.pad + (indent if number == 0 else 0)
         width = photo + measures.pad - left
-        _write(card, (left, top + number * measures.line), width, line, measures, _MUTED if number else _INK)
+        measures.body.write(card, (left, top + number * measures.body.line), width, line, MUTED if number else INK)
     return card
 
 
-def _empty_card(size: tuple[int, int], frame: _Colour, measures: _Measures, *, fill: _Colour = _CARD) -> Image.Image:
+def _empty_card(size: tuple[int, int], frame: Colour, measures: _Measures, *, fill: Colour = CARD) -> Image.Image:
     """A rounded rectangle with a border; a frame that is not the usual grey is thicker."""
-    thickness = 1 if frame == _BORDER else 2
-    return _rounded(size, measures.radius, fill, frame, thickness)
+    thickness = 1 if frame == BORDER else 2
+    return draw_plate(size, measures.radius, fill, frame, thickness)
 
 
-def _rounded(
-    size: tuple[int, int], radius: int, fill: _Colour, outline: _Colour, thickness: int, around: _Colour = _PAGE
+def draw_plate(
+    size: tuple[int, int], radius: int, fill: Colour, outline: Colour, thickness: int, around: Colour = PAGE
 ) -> Image.Image:
     """A rounded rectangle with smooth corners."""
     large = Image.new("RGB", (size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING), around)
@@ -211,12 +190,12 @@ def _rounded(
     return large.reduce(_OVERSAMPLING)
 
 
-def _badge(text: str, measures: _Measures) -> Image.Image:
+def draw_badge(text: str, lettering: Lettering) -> Image.Image:
     """A small dark plate with a rank in white."""
-    height = measures.line - 2
-    width = max(height, math.ceil(measures.font.getlength(text)) + height // 2)
-    badge = _rounded((width, height), height // 4, _INK, _INK, 0, around=_CARD)
-    ImageDraw.Draw(badge).text((width / 2, height / 2), text, _CARD, measures.font, anchor="mm")
+    height = lettering.line - 2
+    width = max(height, lettering.width(text) + height // 2)
+    badge = draw_plate((width, height), height // 4, INK, INK, 0, around=CARD)
+    ImageDraw.Draw(badge).text((width / 2, height / 2), text, CARD, lettering.font, anchor="mm")
     return badge
 
 
@@ -231,32 +210,32 @@ def _letterbox(image: Image.Image, side: int) -> Image.Image:
     # `ImageOps.contain` rounds the short side of a 10,000 x 1 photo to nothing.
     width, height = (max(1, round(length * scale)) for length in image.size)
     fitted = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    square = Image.new("RGB", (side, side), _CARD)
+    square = Image.new("RGB", (side, side), CARD)
     square.paste(fitted, ((side - width) // 2, (side - height) // 2))
     return square
 
 
-def _unreadable(side: int, measures: _Measures) -> Image.Image:
+def draw_unreadable(side: int, lettering: Lettering) -> Image.Image:
     """A grey square with a crossed-out picture, for a photo that cannot be read."""
-    large = Image.new("RGB", (side * _OVERSAMPLING, side * _OVERSAMPLING), _EMPTY)
+    large = Image.new("RGB", (side * _OVERSAMPLING, side * _OVERSAMPLING), EMPTY)
     pen = ImageDraw.Draw(large)
     middle, half, stroke = large.width // 2, large.width // 10, max(1, side // 100) * _OVERSAMPLING
     # Above the middle, to leave room for the words.
     top, bottom = middle - 2 * half, middle
-    pen.rounded_rectangle((middle - half, top, middle + half, bottom), half // 4, outline=_MUTED, width=stroke)
-    pen.line((middle - half, bottom, middle + half, top), _MUTED, stroke)
+    pen.rounded_rectangle((middle - half, top, middle + half, bottom), half // 4, outline=MUTED, width=stroke)
+    pen.line((middle - half, bottom, middle + half, top), MUTED, stroke)
     square = large.reduce(_OVERSAMPLING)
     for row, words in enumerate(("Photo cannot", "be read")):
-        width = min(side, math.ceil(measures.font.getlength(words)) + 2)
-        left, top = (side - width) // 2, side // 2 + measures.line // 2 + row * measures.line
-        _write(square, (left, top), width, words, measures, _MUTED)
+        width = min(side, lettering.width(words) + 2)
+        left, top = (side - width) // 2, side // 2 + lettering.line // 2 + row * lettering.line
+        lettering.write(square, (left, top), width, words, MUTED)
     return square
 
 
 def _headed(heading: str, picture: Image.Image, measures: _Measures) -> Image.Image:
     """The picture with a heading above it."""
-    headed = Image.new("RGB", (picture.width, picture.height + measures.heading_height), _PAGE)
-    ImageDraw.Draw(headed).text((0, 0), heading, _INK, measures.heading_font, anchor="la")
+    headed = Image.new("RGB", (picture.width, picture.height + measures.heading_height), PAGE)
+    ImageDraw.Draw(headed).text((0, 0), heading, INK, measures.heading.font, anchor="la")
     headed.paste(picture, (0, measures.heading_height))
     return headed
 
@@ -266,66 +245,9 @@ def _on_page(pictures: Sequence[Image.Image], measures: _Measures) -> Image.Imag
     between = 2 * measures.gap
     width = sum(picture.width for picture in pictures) + between * (len(pictures) - 1)
     height = max(picture.height for picture in pictures)
-    page = Image.new("RGB", (width + 2 * measures.margin, height + 2 * measures.margin), _PAGE)
+    page = Image.new("RGB", (width + 2 * measures.margin, height + 2 * measures.margin), PAGE)
     left = measures.margin
     for picture in pictures:
         page.paste(picture, (left, measures.margin))
         left += picture.width + between
     return page
-
-
-def _open_font(font_file: Path | None, size: int) -> _Font:
-    """The font at a size in pixels."""
-    if font_file is None:
-        return ImageFont.load_default(size)
-    try:
-        return ImageFont.truetype(font_file, size)
-    except OSError as error:
-        raise OSError(f"A TrueType or OpenType font was wanted; {font_file} is none: {error}.") from error
-
-
-def _write(
-    picture: Image.Image, corner: tuple[int, int], width: int, line: str, measures: _Measures, colour: _Colour
-) -> None:
-    """Write one line into a box of that width and one line's height; nothing falls outside the box."""
-    words = _drawable(line, fold=measures.bundled_font)
-    # Marks stacked on a letter reach beyond the line, so the line is drawn by itself, where the edge cuts them off.
-    strip = Image.new("L", (width, measures.line), 0)
-    ImageDraw.Draw(strip).text(
-        (0, measures.line / 2), _ellipsise(words, width, measures.font), 255, measures.font, anchor="lm"
-    )
-    picture.paste(colour, (*corner, corner[0] + width, corner[1] + measures.line), strip)
-
-
-def _drawable(line: str, *, fold: bool) -> str:
-    """The line without line breaks and control characters; folded, with ASCII letters in place of accented ones."""
-    text = " ".join("".join(" " if unicodedata.category(sign) in {"Cc", "Cs"} else sign for sign in line).split())
-    return "".join(map(_folded, text)) if fold else text
-
-
-def _folded(sign: str) -> str:
-    """The sign as the bundled font can draw it, nothing for an invisible one; itself where there is no way."""
-    if sign in _BUNDLED_SIGNS:
-        return sign
-    if unicodedata.category(sign) == "Cf":
-        return ""
-    parts = unicodedata.normalize("NFKD", sign)
-    letters = "".join(part for part in parts if not unicodedata.combining(part))
-    return letters if letters.isascii() else _PLAIN_SIGNS.get(sign, sign)
-
-
-def _ellipsise(text: str, width: int, font: _Font) -> str:
-    """The text, cut and ended by an ellipsis where it is wider than `width` pixels."""
-    # A sign is a pixel wide or more, so a longer text cannot fit, and measuring it all would be slow.
-    text = text[: width + 1]
-    if font.getlength(text) <= width:
-        return text
-    # Binary search for the longest beginning that fits, the ellipsis included.
-    fits, too_long = 0, len(text)
-    while too_long - fits > 1:
-        middle = (fits + too_long) // 2
-        if font.getlength(text[:middle].rstrip() + "…") <= width:
-            fits = middle
-        else:
-            too_long = middle
-    return text[:fits].rstrip() + "…"
