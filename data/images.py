@@ -171,6 +171,24 @@ def read_pixels(source: Path | bytes, size: int, *, box: Box | None = None) -> N
     return letterbox(image if box is None else crop(image, box), size)
 
 
+def read_view(source: Path | bytes, size: int) -> NDArray[np.uint8]:
+    """What people are shown: the whole photo, upright and not larger than asked.
+
+    Args:
+        source: Path of a photo file, or its bytes.
+        size: The longer side in pixels, at most; a smaller photo is not blown up.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        ImageError: As `open_image`.
+    """
+    image = open_image(source, at_least=size)
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return np.array(image)
+
+
 def crop(image: Image.Image, box: Box) -> Image.Image:
     """The region of the photo, at least one pixel wide and high."""
     area = crop_area(image.width, image.height, box)

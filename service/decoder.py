@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from data.catalog import Box
-from data.images import ImageError, encode_jpeg, read_pixels
+from data.images import ImageError, encode_jpeg, read_pixels, read_view
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # What is wanted, size in pixels, the box (NaN without one), and the bytes of the photo that follow.
 QUESTION = struct.Struct("=BI4dQ")
-# What came of it, and the bytes that follow: pixels or a JPEG, or a sentence where it is an error.
+# What came of it, and the bytes that follow: what was wanted, or a sentence where it is an error.
 ANSWER = struct.Struct("=BQ")
-PIXELS, JPEG = 0, 1
+# Rows and columns of a view, before its pixels.
+SHAPE = struct.Struct("=II")
+PIXELS, JPEG, VIEW = 0, 1, 2
 DONE, REFUSED, OUT_OF_MEMORY, BROKEN = 0, 1, 2, 3
 MAX_SENTENCE = 1000
 
@@ -108,10 +110,13 @@ def _serve(pipe: socket.socket, seconds: float) -> None:
 
 
 def _decode(kind: int, size: int, box: Box | None, content: bytes) -> tuple[int, Buffer]:
-    """The status, and the pixels, JPEG or sentence."""
+    """The status, and the pixels, view, JPEG or sentence."""
     try:
         if kind == PIXELS:
             return DONE, read_pixels(content, size, box=box).data
+        if kind == VIEW:
+            view = read_view(content, size)
+            return DONE, SHAPE.pack(*view.shape[:2]) + view.tobytes()
         return DONE, encode_jpeg(content, size, box=box)
     except ImageError as error:
         return REFUSED, error.reason.encode()

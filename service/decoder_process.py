@@ -21,6 +21,8 @@ from service.decoder import (
     OUT_OF_MEMORY,
     PIXELS,
     REFUSED,
+    SHAPE,
+    VIEW,
     question,
     receive,
     widen,
@@ -97,10 +99,10 @@ class DecoderProcess:
         return not self.lost
 
     def ask(self, kind: int, size: int, box: Box | None, content: bytes) -> bytearray:
-        """The pixels or the JPEG of a photo.
+        """The pixels or the JPEG of a photo, or its view after its shape.
 
         Args:
-            kind: PIXELS or JPEG.
+            kind: PIXELS, JPEG or VIEW.
             size: Side of the square, or the longer side, in pixels.
             box: Region of the photo.
             content: Its bytes.
@@ -115,6 +117,8 @@ class DecoderProcess:
             deadline = time.monotonic() + self._seconds
             self._pipe.sendall(question(kind, size, box, content))
             status, body = self._receive(deadline, *_expected(kind, size))
+            if kind == VIEW and status == DONE and not _is_view(body, size):
+                raise ConnectionError
         except TimeoutError as error:
             self._lose("took too long", content)
             raise ImageError(
@@ -181,7 +185,15 @@ class DecoderProcess:
 def _expected(kind: int, size: int) -> tuple[int, int]:
     """The least and the most bytes of an answer."""
     pixels = 3 * size * size
+    if kind == VIEW:
+        return SHAPE.size, SHAPE.size + pixels
     return (pixels, pixels) if kind == PIXELS else (1, _JPEG_BYTES_A_PIXEL * size * size + _JPEG_TABLES)
+
+
+def _is_view(body: bytearray, size: int) -> bool:
+    """Whether the pixels are as many as the shape before them says, and no side is longer than asked."""
+    height, width = (int(side) for side in SHAPE.unpack_from(body))
+    return min(height, width) >= 1 and max(height, width) <= size and len(body) == SHAPE.size + 3 * height * width
 
 
 def _text(body: bytearray) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from data.catalog import Box
 from data.images import ImageError, read_bytes
-from service.decoder import JPEG, PIXELS
+from service.decoder import JPEG, PIXELS, SHAPE, VIEW
 from service.decoder_process import DecoderProcess
 from service.lanes import OverloadedError
 
@@ -122,6 +122,23 @@ class Decoders:
             ImageError, OverloadedError, DecodersError: As `pixels`.
         """
         return bytes(self._ask(JPEG, content, size, box))
+
+    def view(self, content: bytes, size: int) -> NDArray[np.uint8]:
+        """An untrusted photo as people are shown it: `data.images.read_view`, in a child process.
+
+        Args:
+            content: The photo's bytes.
+            size: The longer side in pixels, at most; a smaller photo is not blown up.
+
+        Returns:
+            (H, W, 3) uint8, RGB, upright.
+
+        Raises:
+            ImageError, OverloadedError, DecodersError: As `pixels`.
+        """
+        body = self._ask(VIEW, content, size, None)
+        # (8 + H * W * 3,) -> (H, W, 3)
+        return np.frombuffer(body, np.uint8, offset=SHAPE.size).reshape(*SHAPE.unpack_from(body), 3)
 
     def wait_ready(self, seconds: float = 60.0) -> None:
         """Returns when every process has started.

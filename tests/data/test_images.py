@@ -31,6 +31,7 @@ from data.images import (
     open_image,
     read_bytes,
     read_pixels,
+    read_view,
 )
 
 Pixels = NDArray[np.uint8]
@@ -735,3 +736,49 @@ def test_a_small_jpeg_says_nothing_of_its_maker(format, has_profile):  # noqa: A
     jpeg = encode_jpeg(content, 160)
     assert b"SECRET" not in jpeg
     assert set(Image.open(io.BytesIO(jpeg)).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+
+
+# What people are shown
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_view_is_upright_whole_and_no_larger_than_asked(orientation, format):  # noqa: A002
+    content = turned(corners(480, 320, marker=80), orientation, format)
+    view = read_view(content, 120)
+    assert (view.shape, view.dtype) == ((80, 120, 3), np.uint8)
+    # A corner of 80 is one of 20.
+    for place, colour in (((9, 9), RED), ((9, -10), GREEN), ((-10, 9), BLUE), ((-10, -10), BLACK)):
+        assert is_near(view[place], colour)
+    assert view.flags.writeable
+
+
+def test_a_view_is_reduced_by_lanczos():
+    photo = garment(500, 700)
+    wanted = photo.resize((250, 350), Image.Resampling.LANCZOS)
+    assert difference(read_view(encoded(photo), 350), np.asarray(wanted)) < 0.5
+    # A JPEG of four times the size is decoded at half of it; what is seen stays the same.
+    large = encoded(garment(2000, 2800), "JPEG", quality=95)
+    whole = open_image(large).resize((500, 700), Image.Resampling.LANCZOS)
+    assert difference(read_view(large, 700), np.asarray(whole)) < 2
+
+
+@pytest.mark.parametrize("size", [(30, 40), (120, 7), (1, 1)])
+def test_a_small_view_is_not_blown_up(size):
+    assert np.array_equal(read_view(encoded(flat(RED, size)), 120), np.asarray(flat(RED, size)))
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [((3000, 20), (1, 64, 3)), ((20, 3000), (64, 1, 3)), ((9000, 1), (1, 64, 3))]
+)
+def test_a_thin_view_keeps_a_pixel(size, shape):
+    assert read_view(encoded(flat(RED, size)), 64).shape == shape
+
+
+def test_a_view_has_the_limits_of_the_intake(tmp_path):
+    with pytest.raises(ImageError, match="25 megapixels; this one is 5001 x 5000"):
+        read_view(png(5001, 5000, 1, 0, b""), 64)
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        read_view(encoded(garment(300, 300), "JPEG")[:2000], 64)
+    with pytest.raises(ImageError, match=r"a\.jpg: There is no such file"):
+        read_view(tmp_path / "a.jpg", 64)

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ import service.decoder
 import service.decoder_process
 import service.decoding
 from data.catalog import Box
-from data.images import MAX_BYTES, ImageError, encode_jpeg, read_pixels
+from data.images import MAX_BYTES, ImageError, encode_jpeg, read_pixels, read_view
 from service.decoding import Decoders, DecodersError
 from service.lanes import OverloadedError
 from tests.service.hostile import even_png, photos, uploads
@@ -125,11 +126,30 @@ def test_a_jpeg_of_noise_fits(decoders):
         assert decoders.jpeg(file.getvalue(), size) == encode_jpeg(file.getvalue(), size)
 
 
+@pytest.mark.parametrize("content", photos(), ids=["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("size", [1, 100, 5000])
+def test_a_view_is_that_of_the_intake(decoders, content, size):
+    view = decoders.view(content, size)
+    assert view.dtype == np.uint8
+    assert np.array_equal(view, read_view(content, size))
+    assert view.flags.writeable
+
+
+def test_a_view_is_upright(decoders):
+    exif = Image.Exif()
+    # A quarter turn: 40 x 30 as it is stored, 30 x 40 as it is seen.
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "PNG", exif=exif)
+    assert decoders.view(file.getvalue(), 40).shape == (40, 30, 3)
+    assert decoders.view(file.getvalue(), 20).shape == (20, 15, 3)
+
+
 @pytest.mark.parametrize("content", [b"", b"no photo", bytes(MAX_BYTES + 1), SOUND[:5000], even_png(5000, 5001, 1, 0)])
 def test_a_refusal_is_the_intakes_own(decoders, content):
     with pytest.raises(ImageError) as wanted:
         read_pixels(content, 8)
-    for ask in (decoders.pixels, decoders.jpeg):
+    for ask in (decoders.pixels, decoders.jpeg, decoders.view):
         with pytest.raises(ImageError) as refused:
             ask(content, 8)
         assert str(refused.value) == str(wanted.value)
@@ -137,8 +157,9 @@ def test_a_refusal_is_the_intakes_own(decoders, content):
 
 
 def test_a_size_below_one(decoders):
-    with pytest.raises(ValueError, match="decoded to one pixel or more; got 0"):
-        decoders.pixels(SOUND, 0)
+    for ask in (decoders.pixels, decoders.view):
+        with pytest.raises(ValueError, match="decoded to one pixel or more; got 0"):
+            ask(SOUND, 0)
 
 
 @pytest.mark.parametrize("options", [{"count": 0}, {"seconds": 0}, {"memory_mb": 0}, {"photos": 0}])
@@ -202,6 +223,23 @@ def test_hostile_uploads(caplog):
         deaths = [record for record in caplog.records if record.name == "service.decoding"]
         assert len(deaths) == decoders.deaths
         assert len(set(decoders.process_ids) - before) == decoders.restarts == decoders.deaths == 0
+
+
+@linux
+def test_a_view_of_a_hostile_upload_is_refused_as_its_pixels_are():
+    with Decoders(2) as decoders:
+        decoders.wait_ready()
+        refused = 0
+        for name, content, _, _ in list(uploads())[::7]:
+            pixels = timed(decoders, content)[0]
+            if isinstance(pixels, ImageError):
+                with pytest.raises(ImageError, match=re.escape(str(pixels))):
+                    decoders.view(content, 224)
+                refused += 1
+            else:
+                assert 1 <= max(decoders.view(content, 224).shape[:2]) <= 224, name
+        assert refused > 10
+        assert decoders.deaths == 0
 
 
 # What becomes of a process
@@ -306,6 +344,25 @@ def test_a_process_that_does_not_keep_to_the_protocol_is_replaced(monkeypatch, a
         with pytest.raises(ImageError, match="Decoding the photo failed"):
             decoders.pixels(SOUND, 64)
         assert np.array_equal(decoders.pixels(SOUND, 64), read_pixels(SOUND, 64))
+        assert (decoders.deaths, decoders.restarts) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    # Of 64 x 64 x 3 bytes: too many columns for them, too few, none, a side longer than asked, no room for a shape.
+    [(64, 65), (64, 63), (0, 64), (64, 0), (32, 128), (0, 0), None],
+)
+def test_a_view_whose_shape_does_not_fit_its_pixels_costs_the_process(monkeypatch, shape):
+    body = b"x" * 7 if shape is None else service.decoder.SHAPE.pack(*shape) + bytes(64 * 64 * 3)
+    code = service.decoder_process._CODE
+    answer = f"pipe.sendall(ANSWER.pack(DONE, {len(body)}) + {body!r}); time.sleep(9)"
+    monkeypatch.setattr(service.decoder_process, "_CODE", _child(answer))
+    with Decoders(1) as decoders:
+        decoders.wait_ready()
+        monkeypatch.setattr(service.decoder_process, "_CODE", code)
+        with pytest.raises(ImageError, match="Decoding the photo failed"):
+            decoders.view(SOUND, 64)
+        assert np.array_equal(decoders.view(SOUND, 64), read_view(SOUND, 64))
         assert (decoders.deaths, decoders.restarts) == (1, 1)
 
 
