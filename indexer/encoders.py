@@ -29,8 +29,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LITE_MEAN = (127 / 255,) * 3
 LITE_STD = (128 / 255,) * 3
 LITE_POOLINGS = ("mean+early", "mean", "gem")
-# Channels that `mean+early` adds.
+# GeM exponent of Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018, section 3.2.
+GEM_POWER = 3.0
+# Channels that `mean+early` adds, and what they count beside the last map (docs/decisions/0002-encoders.md).
 EARLY_WIDTH = 40
+EARLY_WEIGHT = 0.5
 # Networks of indexer.architectures that are trained from scratch, and the channels of their last maps.
 SMALL_WIDTHS = {"fashionnet-small": 256, "fashionnet-medium": 448, "simple-cnn": 128}
 
@@ -282,6 +285,18 @@ def load_encoder_of(card: EncoderCard) -> Encoder:
     encoder = load_encoder(card.name, pooling=card.pooling, runtime=card.runtime, precision=card.precision)
     check_same_encoder(card, encoder.card, "The gallery")
     return encoder
+
+
+def find_weights_of(card: EncoderCard) -> Weights:
+    """The weights on this machine that a gallery was made with.
+
+    Raises:
+        EncoderError: They are gone, or others now.
+    """
+    weights = find_weights(card.name, download=False)
+    own = weights.card(pooling=card.pooling, runtime=card.runtime, precision=card.precision)
+    check_same_encoder(card, own, "The gallery")
+    return weights
 
 
 def check_same_encoder(wanted: EncoderCard, got: EncoderCard, where: str) -> None:

@@ -14,27 +14,25 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from indexer.architectures import AdaptedNetwork, build_small_network
+from indexer.architectures import LIFTED_SIZE, AdaptedNetwork, build_small_network
 from indexer.encoders import (
+    EARLY_WEIGHT,
     EMBEDDED,
+    GEM_POWER,
     SMALL_WIDTHS,
     EncoderCard,
     EncoderError,
     Weights,
-    check_same_encoder,
-    find_weights,
+    find_weights_of,
     has_class_token,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# GeM exponent of Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018, section 3.2.
-GEM_POWER = 3.0
-# Where colour and print are still in the features of EfficientNet-Lite0, and what they count beside the last map.
-# Chosen on the validation photos of docs/decisions/0002-encoders.md.
+# Where colour and print are still in the features of EfficientNet-Lite0, chosen on the validation photos of
+# docs/decisions/0002-encoders.md.
 _EARLY_BLOCK = 4
-_EARLY_WEIGHT = 0.5
 # The vision half of a model that also reads text, by the model_type of its config.
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
 
@@ -75,26 +73,61 @@ class PooledNetwork(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pooled features, (B, D), of (B, S, S, 3) uint8 photos; not yet of unit length."""
-        # (B, S, S, 3) to (B, 3, S, S)
-        x = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)
-        x = (x - self.mean) / self.std
-        backbone = self.backbone
-        if isinstance(backbone, AdaptedNetwork):
-            x, backbone = backbone.adapter(x), backbone.backbone
-        features = run_backbone(backbone, x)
+        features = self._features(pixels)
         if self.pooling == "mean+early":
             return _pool_with_early(*features)
         last = features[1] if isinstance(features, tuple) else features
-        return _pool_map(last, self.pooling) if last.ndim == 4 else self._pool_tokens(last, int(x.shape[-1]))
+        if last.ndim == 4:
+            return _pool_map(last, self.pooling)
+        class_token, patches = self._split_tokens(last, pixels)
+        if self.pooling == "cls":
+            return class_token
+        patches = patches.mean(1)
+        return torch.cat([class_token, patches], dim=1) if self.pooling == "cls+mean" else patches
 
-    def _pool_tokens(self, tokens: torch.Tensor, side: int) -> torch.Tensor:
-        """(B, T, C) to (B, D): the class token stands first, registers between it and the P patches."""
+    def maps(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What is pooled, with channels last, for (B, S, S, 3) uint8 photos.
+
+        Returns:
+            The last map, (B, h, w, C), or patch tokens, (B, P, C); with `mean+early` then the early map,
+            (B, H, W, c); with `cls` and `cls+mean` then the class token, (B, C).
+        """
+        features = self._features(pixels)
+        if isinstance(features, tuple):
+            early, last = (one.permute(0, 2, 3, 1) for one in features)
+            return (last, early) if self.pooling == "mean+early" else (last,)
+        if features.ndim == 4:
+            return (features.permute(0, 2, 3, 1),)
+        class_token, patches = self._split_tokens(features, pixels)
+        return (patches, class_token) if "cls" in self.pooling else (patches,)
+
+    def _features(self, pixels: torch.Tensor) -> Any:
+        """As `run_backbone`, of photos as they are."""
+        # (B, S, S, 3) to (B, 3, S, S)
+        x = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)
+        x = (x - self.mean) / self.std
+        if isinstance(self.backbone, AdaptedNetwork):
+            return run_backbone(self.backbone.backbone, self.backbone.adapter(x))
+        return run_backbone(self.backbone, x)
+
+    def _split_tokens(self, tokens: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T, C) to the class token, (B, C), which stands first, and the P patches, (B, P, C), after registers."""
+        side = LIFTED_SIZE if isinstance(self.backbone, AdaptedNetwork) else int(pixels.shape[1])
         # Where there is no class token P is not known, and all tokens are patches.
         count = (side // self.patch_size) ** 2 if self.patch_size else 0
-        class_token, patches = tokens[:, 0], tokens[:, -count:].mean(1)
-        if self.pooling == "cls+mean":
-            return torch.cat([class_token, patches], dim=1)
-        return class_token if self.pooling == "cls" else patches
+        return tokens[:, 0], tokens[:, -count:]
+
+
+class UnpooledNetwork(nn.Module):
+    """A network that gives its maps instead of pooling them; as `PooledNetwork.maps`."""
+
+    def __init__(self, network: PooledNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The maps of (B, S, S, 3) uint8 photos."""
+        return self.network.maps(pixels)
 
 
 class LiteNetwork(nn.Module):
@@ -135,10 +168,7 @@ def load_network_of(card: EncoderCard) -> PooledNetwork:
     Raises:
         EncoderError: The weights are gone, or others now.
     """
-    weights = find_weights(card.name, download=False)
-    own = weights.card(pooling=card.pooling, runtime=card.runtime, precision=card.precision)
-    check_same_encoder(card, own, "The gallery")
-    return build_network(weights, card)
+    return build_network(find_weights_of(card), card)
 
 
 def load_backbone(weights: Weights) -> nn.Module:
@@ -308,5 +338,5 @@ def _pool_with_early(early: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
     activity = last.sum(1, keepdim=True).pow(2)
     weights = nn.functional.interpolate(activity, size=early.shape[-2:], mode="bilinear", align_corners=False)
     colour = (early * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1e-6)
-    parts = [nn.functional.normalize(last.mean((2, 3))), _EARLY_WEIGHT * nn.functional.normalize(colour)]
+    parts = [nn.functional.normalize(last.mean((2, 3))), EARLY_WEIGHT * nn.functional.normalize(colour)]
     return torch.cat(parts, dim=1)

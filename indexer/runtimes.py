@@ -76,22 +76,46 @@ def load_runtime(weights: Weights, card: EncoderCard) -> Encoder:
     return OpenVinoEncoder(weights, card) if card.runtime == "openvino" else TorchEncoder(weights, card)
 
 
-class TorchEncoder:
-    """The network in torch: the reference in fp32 on a CPU, and the fast way on CUDA."""
+class TorchNetwork:
+    """A network in torch: the reference in fp32 on a CPU, and the fast way on CUDA.
 
-    def __init__(self, weights: Weights, card: EncoderCard) -> None:
+    Args:
+        network: A module from (B, S, S, 3) uint8 photos to one tensor or several.
+        card: Of the encoder, for its precision.
+    """
+
+    def __init__(self, network: Any, card: EncoderCard) -> None:
         import torch
 
+        self._torch = torch
+        self.device = "cuda" if _has_cuda() else "cpu"
+        self._dtype = torch.bfloat16 if card.precision == "bf16" else torch.float32
+        self._network = network.to(self.device).to(memory_format=torch.channels_last)
+        # One forward at a time uses every core; two at once only fight for them.
+        self._lock = threading.Lock()
+
+    def run(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """The module's tensors, each (B, ...) float32, for (B, S, S, 3) uint8 letterboxed photos."""
+        torch = self._torch
+        with self._lock, torch.inference_mode(), self._autocast():
+            outputs = self._network(torch.from_numpy(pixels).to(self.device))
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            return [output.float().cpu().numpy() for output in outputs]
+
+    def _autocast(self) -> Any:
+        if self._dtype == self._torch.float32:
+            return nullcontext()
+        return self._torch.autocast(self.device, self._dtype)
+
+
+class TorchEncoder:
+    """The encoder in torch."""
+
+    def __init__(self, weights: Weights, card: EncoderCard) -> None:
         from indexer.networks import build_network
 
         self.card = card
-        self._torch = torch
-        self._device = "cuda" if _has_cuda() else "cpu"
-        self._dtype = torch.bfloat16 if card.precision == "bf16" else torch.float32
-        network = build_network(weights, card)
-        self._network = network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # One forward at a time uses every core; two at once only fight for them.
-        self._lock = threading.Lock()
+        self._network = TorchNetwork(build_network(weights, card), card)
 
     @property
     def workers(self) -> int:
@@ -101,28 +125,27 @@ class TorchEncoder:
     @property
     def batches(self) -> bool:
         """Only a GPU is idle with one photo."""
-        return self._device == "cuda"
+        return self._network.device == "cuda"
 
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The embeddings, (B, D) float32 of unit length, of (B, S, S, 3) uint8 letterboxed photos."""
-        torch = self._torch
-        with self._lock, torch.inference_mode(), self._autocast():
-            features = self._network(torch.from_numpy(pixels).to(self._device))
-            result = features.float().cpu().numpy()
-        return unit_length(result, self.card.name)
-
-    def _autocast(self) -> Any:
-        if self._dtype == self._torch.float32:
-            return nullcontext()
-        return self._torch.autocast(self._device, self._dtype)
+        return unit_length(self._network.run(pixels)[0], self.card.name)
 
 
-class OpenVinoEncoder:
-    """The network in OpenVINO on a CPU: one single-threaded stream a core, which beats batching there."""
+class OpenVinoNetwork:
+    """A network in OpenVINO on a CPU: one single-threaded stream a core, which beats batching there.
 
-    def __init__(self, weights: Weights, card: EncoderCard) -> None:
+    Who makes one runs it once before other threads do: OpenVINO's Python layer sets up tables on first use and lets go
+    of the interpreter's lock meanwhile, and two threads that come first together would wait for each other for ever.
+
+    Args:
+        weights: What is run.
+        card: Of the encoder.
+        maps: Whether the network gives its maps instead of pooling them.
+    """
+
+    def __init__(self, weights: Weights, card: EncoderCard, *, maps: bool = False) -> None:
         openvino = import_openvino()
-        self.card = card
         core = openvino.Core()
         if card.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EncoderError(
@@ -136,11 +159,29 @@ class OpenVinoEncoder:
             # A pinned stream would wait for the photo that is being decoded on its core while another core idles.
             "ENABLE_CPU_PINNING": False,
         }
-        self._model = core.compile_model(core.read_model(_converted(weights, card)), "CPU", options)
+        self._model = core.compile_model(core.read_model(_converted(weights, card, maps=maps)), "CPU", options)
         self._requests = threading.local()
-        # OpenVINO's Python layer sets up tables on first use and lets go of the interpreter's lock meanwhile: two
-        # threads that come first together would wait for each other for ever.
-        self.encode(np.zeros((1, card.image_size, card.image_size, 3), np.uint8))
+
+    def run(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """The network's tensors, each (B, ...) float32, for (B, S, S, 3) uint8 letterboxed photos."""
+        request = getattr(self._requests, "request", None)
+        if request is None:
+            request = self._requests.request = self._model.create_infer_request()
+        parts = [pixels[start : start + _INFER_BATCH] for start in range(0, len(pixels), _INFER_BATCH)]
+        # The output is the request's own memory and overwritten by the next call.
+        outputs = [
+            [np.array(output) for output in request.infer([part], share_inputs=True).to_tuple()] for part in parts
+        ]
+        return [np.concatenate(several) for several in zip(*outputs, strict=True)]
+
+
+class OpenVinoEncoder:
+    """The encoder in OpenVINO."""
+
+    def __init__(self, weights: Weights, card: EncoderCard) -> None:
+        self.card = card
+        self._network = OpenVinoNetwork(weights, card)
+        self.encode(blank_photo(card))
 
     @property
     def workers(self) -> int:
@@ -154,13 +195,25 @@ class OpenVinoEncoder:
 
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The embeddings, (B, D) float32 of unit length, of (B, S, S, 3) uint8 letterboxed photos."""
-        request = getattr(self._requests, "request", None)
-        if request is None:
-            request = self._requests.request = self._model.create_infer_request()
-        parts = [pixels[start : start + _INFER_BATCH] for start in range(0, len(pixels), _INFER_BATCH)]
-        # The output is the request's own memory and overwritten by the next call.
-        features = [np.array(request.infer([part], share_inputs=True)[0]) for part in parts]
-        return unit_length(np.concatenate(features), self.card.name)
+        return unit_length(self._network.run(pixels)[0], self.card.name)
+
+
+def load_unpooled(weights: Weights, card: EncoderCard) -> OpenVinoNetwork | TorchNetwork:
+    """What gives the maps of `indexer.networks.PooledNetwork.maps` in a card's runtime; run it once before threads do.
+
+    Raises:
+        EncoderError: The weights cannot be loaded, or this machine cannot run them so.
+    """
+    if card.runtime == "openvino":
+        return OpenVinoNetwork(weights, card, maps=True)
+    from indexer.networks import UnpooledNetwork, build_network
+
+    return TorchNetwork(UnpooledNetwork(build_network(weights, card)), card)
+
+
+def blank_photo(card: EncoderCard) -> NDArray[np.uint8]:
+    """One black photo, (1, S, S, 3) uint8, of the size that an encoder takes."""
+    return np.zeros((1, card.image_size, card.image_size, 3), np.uint8)
 
 
 def cpu_count() -> int:
@@ -182,25 +235,27 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MODISTE_CACHE") or platformdirs.user_cache_dir("modiste")) / "openvino"
 
 
-def is_converted(card: EncoderCard) -> bool:
-    """Whether an OpenVINO encoder loads without a conversion, for which torch is imported."""
-    return _is_intact(_conversion_folder(card))
+def is_converted(card: EncoderCard, *, maps: bool = False) -> bool:
+    """Whether OpenVINO loads an encoder, or what gives its maps, without a conversion, for which torch is imported."""
+    return _is_intact(_conversion_folder(card, maps=maps))
 
 
-def _conversion_folder(card: EncoderCard) -> Path:
+def _conversion_folder(card: EncoderCard, *, maps: bool = False) -> Path:
     key = [replace(card, precision="").fingerprint, import_openvino().get_version(), str(_CONVERSION_VERSION)]
+    if maps:
+        key.append("maps")
     return cache_folder() / hashlib.blake2b("|".join(key).encode(), digest_size=16).hexdigest()
 
 
-def _converted(weights: Weights, card: EncoderCard) -> Path:
+def _converted(weights: Weights, card: EncoderCard, *, maps: bool = False) -> Path:
     """The network as OpenVINO's model.xml, converted on first use; later starts need no torch."""
-    folder = _conversion_folder(card)
+    folder = _conversion_folder(card, maps=maps)
     if not _is_intact(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             aside = Path(scratch) / "model"
-            _convert(weights, card, aside)
+            (_convert_maps if maps else _convert)(weights, card, aside)
             try:
                 aside.rename(folder)
             except OSError:
@@ -230,7 +285,17 @@ def convert_network(network: Any, image_size: int) -> Any:
 def _convert(weights: Weights, card: EncoderCard, folder: Path) -> None:
     from indexer.networks import build_network
 
-    model = convert_network(build_network(weights, card), card.image_size)
+    _save(convert_network(build_network(weights, card), card.image_size), folder)
+
+
+def _convert_maps(weights: Weights, card: EncoderCard, folder: Path) -> None:
+    from indexer.networks import UnpooledNetwork, build_network
+
+    _save(convert_network(UnpooledNetwork(build_network(weights, card)), card.image_size), folder)
+
+
+def _save(model: Any, folder: Path) -> None:
+    """Writes an OpenVINO model with its digests."""
     folder.mkdir()
     import_openvino().save_model(model, folder / "model.xml", compress_to_fp16=False)
     digests = {name: sha256(folder / name) for name in _CONVERTED}

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from indexer.encoders import check_same_encoder, load_encoder_of, prepare_encoder
+from indexer.encoders import check_same_encoder, find_weights_of, load_encoder_of, prepare_encoder
+from indexer.feature_maps import PatchEncoder, load_patch_encoder
 from indexer.runtimes import is_converted
 from service.batching import BatchingEncoder
 
@@ -82,10 +83,30 @@ def load_serving_encoder(card: EncoderCard) -> Encoder:
     # Before the work: loading weights that are others now may take torch, and would be refused after all.
     check_same_encoder(card, prepared.card, "The gallery")
     if card.runtime == "openvino" and not is_converted(card):
-        # Converting needs torch, for good; a process that ends gives its memory back. Where it fails, loading says why.
-        process = multiprocessing.get_context("spawn").Process(target=load_encoder_of, args=(card,), daemon=True)
-        process.start()
-        process.join()
+        _convert_aside(load_encoder_of, card)
     encoder = prepared.load()
     log.info("Loaded encoder %s in %.2f s.", card.name, time.perf_counter() - start)
     return encoder
+
+
+def load_serving_patch_encoder(card: EncoderCard) -> PatchEncoder:
+    """What splits the embeddings of a card's encoder by patch, without torch in this process where OpenVINO runs it.
+
+    Raises:
+        EncoderError: It cannot be loaded.
+    """
+    start = time.perf_counter()
+    weights = find_weights_of(card)
+    if card.runtime == "openvino" and not is_converted(card, maps=True):
+        _convert_aside(load_patch_encoder, card)
+    encoder = PatchEncoder(weights, card)
+    log.info("Loaded the maps of encoder %s in %.2f s.", card.name, time.perf_counter() - start)
+    return encoder
+
+
+def _convert_aside(load: Callable[[EncoderCard], object], card: EncoderCard) -> None:
+    """Loads once in a process of its own, which leaves a converted network behind."""
+    # Converting needs torch, for good; a process that ends gives its memory back. Where it fails, loading says why.
+    process = multiprocessing.get_context("spawn").Process(target=load, args=(card,), daemon=True)
+    process.start()
+    process.join()
