@@ -776,7 +776,7 @@ def test_a_thin_view_keeps_a_pixel(size, shape):
 
 
 def test_a_view_has_the_limits_of_the_intake(tmp_path):
-    with pytest.raises(ImageError, match="25 megapixels; this one is 5001 x 5000"):
+    with pytest.raises(ImageError, match="25 megapixels; this one has more"):
         read_view(png(5001, 5000, 1, 0, b""), 64)
     with pytest.raises(ImageError, match="truncated or damaged"):
         read_view(encoded(garment(300, 300), "JPEG")[:2000], 64)
