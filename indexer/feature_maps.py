@@ -109,6 +109,7 @@ def split_pooling(maps: list[NDArray[np.float32]], card: EncoderCard) -> PatchPa
         # Tokens are pooled by their mean whatever the card says: indexer.networks has no other pooling for them.
         parts = _gem_parts(patches) if card.pooling == "gem" and last.ndim == 3 else _mean_parts(patches)
     total = parts.sum(0) if remainder is None else parts.sum(0) + remainder
+    # Refused where the encoder itself refuses it.
     unit_length(total[None], card.name)
     length = np.linalg.norm(total)
     return PatchParts(parts / length, grid, None if remainder is None else remainder / length)
