@@ -277,8 +277,8 @@ def _exchange(
     counts: NDArray[np.intp],
 ) -> Iterator[NDArray[np.uint8]]:
     """The start with the first cells of an order taken from the end, for each of some counts of cells."""
-    # The place of each pixel in the order, (S, S, 1).
-    place = np.where(grid < 0, len(order), np.argsort(order)[grid])[..., None]
+    # The place of each pixel in the order, (S, S, 1); any will do in the padding, where start and end are the same.
+    place = np.argsort(order)[grid][..., None]
     for count in counts:
         yield np.where(place < count, end, start)
 

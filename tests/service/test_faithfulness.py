@@ -226,6 +226,20 @@ def test_a_flat_map_marks_no_corner(value: float) -> None:
     assert measure_faithfulness(subject, flat, left).deletion == pytest.approx(0.5, abs=0.1)
 
 
+def test_the_last_digit_of_a_float_ranks_nothing():
+    subject = noise(45, 37, 45)
+    flat = np.full((45, 45), 0.1, np.float32)
+    flat[:22] = np.nextafter(np.float32(0.1), np.float32(1))
+    top = kept_of(subject, slice(0, 22), subject.area.columns)
+    assert measure_faithfulness(subject, flat, top).deletion == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("scale", [1, 1e-9, 1e9])
+def test_small_differences_rank_whatever_the_size_of_the_values(scale: float) -> None:
+    values = four_cell_map(1.0009, 1.0002, 1, 1.0005) * np.float32(scale)
+    assert measure_faithfulness(four_cells(), values, four_cell_score, cells=2).deletion == pytest.approx(0.25)
+
+
 def test_the_seed_decides_ties_and_random_orders():
     subject = noise(45, 37, 45)
     flat, score = np.zeros((45, 45), np.float32), kept_of(subject, slice(0, 22), slice(4, 30))
@@ -256,10 +270,11 @@ def test_what_a_map_says_of_the_padding_does_not_count():
     subject = noise(32, 12, 32)
     score = kept_of(subject, slice(0, 16), subject.area.columns)
     values = random_map(subject.area, 32, 0)
-    loud = np.full((32, 32), 1e9, np.float32)
     place = (subject.area.rows, subject.area.columns)
-    loud[place] = values[place]
-    assert measure_faithfulness(subject, loud, score) == measure_faithfulness(subject, values, score)
+    for noise_outside in (1e9, np.nan):
+        loud = np.full((32, 32), noise_outside, np.float32)
+        loud[place] = values[place]
+        assert measure_faithfulness(subject, loud, score) == measure_faithfulness(subject, values, score)
 
 
 @pytest.mark.parametrize(
