@@ -11,6 +11,7 @@ from collections.abc import Callable
 import typer
 
 from cli import (
+    auditing,
     backgrounds,
     catalogs,
     comparing,
@@ -60,6 +61,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     finetuning.transfer,
     finetuning.recipes,
     comparing.compare,
+    auditing.audit,
     exporting.export,
     backgrounds.mask,
     serving.serve,

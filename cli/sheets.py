@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from PIL.Image import Image
 
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
     from data.sheet import Tile
     from indexer.duplicates import Group
     from indexer.gallery import Neighbour
+    from service.audit_photos import Alterer
     from service.head_evaluation import TargetAnswers
     from service.suspects import Suspect
 
 # Photos on a sheet of duplicates, suspects or answers.
 _SHEET = 96
+# Pairs of photos of an audit's condition, which make a row.
+_PAIRS = 4
 
 
 def draw_neighbours(sheet: Path, query: CatalogItem, found: list[Neighbour], font: Path | None) -> None:
@@ -27,9 +31,9 @@ def draw_neighbours(sheet: Path, query: CatalogItem, found: list[Neighbour], fon
     from data.sheet import draw_sheet
 
     neighbours = [
-        _tile(near.item, f"{near.distance:.3f}", near.item.item_id, *_label_lines(near.item)) for near in found
+        _tile(near.item, f"{near.distance:.3f}", near.item.item_id, *label_lines(near.item)) for near in found
     ]
-    _save(sheet, draw_sheet(_tile(query, query.item_id, *_label_lines(query)), neighbours, font_file=font))
+    _save(sheet, draw_sheet(_tile(query, query.item_id, *label_lines(query)), neighbours, font_file=font))
 
 
 def draw_groups(sheet: Path, groups: list[Group], font: Path | None) -> None:
@@ -72,6 +76,44 @@ def draw_answers(sheet: Path, answers: TargetAnswers, rows: Iterable[int], font:
     return len(tiles)
 
 
+def draw_cases(
+    sheet: Path, items: Sequence[CatalogItem], figures: Sequence[Mapping[str, Any]], alterer: Alterer, font: Path | None
+) -> None:
+    """The most telling photos of an audit, as they are beside what was made of them, a row a condition."""
+    from data.sheet import Tile, draw_sheet
+    from indexer.files import replace_file
+    from service.audit_report import find_cases
+
+    by_id = {item.item_id: item for item in items}
+    tiles = []
+    for target, kind, condition, case in islice(find_cases(figures, _PAIRS), _SHEET):
+        said = f"{case['before']} {case['probability_before']:.2f} > {case['after']} {case['probability_of_after']:.2f}"
+        lines = (condition, said, f"labelled {case['label']}; {target} by {kind}", case["item_id"])
+        tiles.append(Tile(_pair(by_id[case["item_id"]], condition, alterer), lines))
+    picture = draw_sheet(None, tiles, columns=_PAIRS, tile_size=320, font_file=font)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    replace_file(sheet, file.getvalue())
+
+
+def _pair(item: CatalogItem, condition: str, alterer: Alterer) -> Image | None:
+    """A photo as it is beside itself under a condition; None where it cannot be read any more."""
+    from PIL import Image
+
+    from service.audit_photos import UNALTERED
+
+    views = [alterer.view(item, name) for name in (UNALTERED, condition)]
+    pictures = [Image.fromarray(pixels) for pixels in views if pixels is not None]
+    if len(pictures) < len(views):
+        return None
+    width, height = pictures[0].size
+    gap = max(2, width // 40)
+    pair = Image.new("RGB", (2 * width + gap, height), "white")
+    for place, picture in enumerate(pictures):
+        pair.paste(picture, (place * (width + gap), 0))
+    return pair
+
+
 def _tile(item: CatalogItem, *lines: str) -> Tile:
     from data.images import ImageError, crop, open_image
     from data.sheet import Tile
@@ -83,7 +125,8 @@ def _tile(item: CatalogItem, *lines: str) -> Tile:
     return Tile(crop(image, item.box) if item.box else image, lines)
 
 
-def _label_lines(item: CatalogItem) -> list[str]:
+def label_lines(item: CatalogItem) -> list[str]:
+    """The first six targets' labels, three a line."""
     names = [", ".join(names) for names in list(item.labels.values())[:6]]
     return [" · ".join(names[start : start + 3]) for start in range(0, len(names), 3)]
 
