@@ -250,6 +250,15 @@ def test_a_photo_with_a_box_has_it_drawn_and_its_map_inside():
     assert inside[0] - inside[2] > 80
 
 
+def test_the_ring_of_a_boxed_photo_lies_in_its_box():
+    box = Box(0.5, 0.5, 0.5, 0.5)
+    subject = plain(200, 100, box=box)
+    placed = to_picture(bump(x=0.75, y=0.5), subject)
+    # Three quarters and a half of 100 x 50 that begin at (100, 50).
+    peak = peak_of(placed, subject, ColourScale.of([placed], signed=False))
+    assert peak == pytest.approx((175, 75), abs=2)
+
+
 def test_whole_photos_have_no_box():
     picture = Image.new("RGB", (20, 20), "grey")
     draw_box(picture, plain(20, 20))
