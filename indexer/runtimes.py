@@ -168,10 +168,8 @@ class OpenVinoNetwork:
         if request is None:
             request = self._requests.request = self._model.create_infer_request()
         parts = [pixels[start : start + _INFER_BATCH] for start in range(0, len(pixels), _INFER_BATCH)]
-        # The output is the request's own memory and overwritten by the next call.
-        outputs = [
-            [np.array(output) for output in request.infer([part], share_inputs=True).to_tuple()] for part in parts
-        ]
+        # Shared outputs would be the request's own memory, which the next call overwrites.
+        outputs = [request.infer([part], share_inputs=True, share_outputs=False).to_tuple() for part in parts]
         return [np.concatenate(several) for several in zip(*outputs, strict=True)]
 
 

@@ -27,7 +27,7 @@ from indexer.networks import PooledNetwork, _pool_map, _pool_with_early, build_b
 from indexer.runtimes import import_openvino, is_converted
 from tests.indexer.fakes import CARD
 from tests.indexer.test_encoders import MODELS, disturb, save
-from tests.indexer.test_runtimes import RUNS
+from tests.indexer.test_runtimes import COMBINATIONS, RUNS
 
 ROOT = Path(__file__).parents[2]
 DATASETS = ROOT.parent / "shared" / "datasets"
@@ -78,9 +78,11 @@ def card_of(name: Path | str, pooling: str, runtime: str = "torch", precision: s
 
 
 @pytest.mark.parametrize("pooling", ["mean+early", "mean", "gem"])
-@pytest.mark.parametrize(("runtime", "precision"), [("torch", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")])
+@pytest.mark.parametrize(("runtime", "precision"), COMBINATIONS)
 def test_parts_of_the_embedded_encoder_add_up(pooling: str, runtime: str, precision: str) -> None:
-    if precision == "bf16" and "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if (runtime, precision) == ("openvino", "bf16") and "BF16" not in import_openvino().Core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
         pytest.skip("this processor has no bf16")
     parts = check_sums(card_of(EMBEDDED, pooling, runtime, precision), draw(224))
     assert {(one.grid, one.is_exact, one.remainder is None) for one in parts} == {((7, 7), True, True)}
