@@ -104,6 +104,7 @@ def test_a_scale_spans_its_maps():
     # As far down as up, so that equal strengths have equal colours.
     assert ColourScale.of(maps, signed=True) == ColourScale(-3, 3, is_signed=True)
     assert ColourScale.of([-maps[1]], signed=True) == ColourScale(-3, 3, is_signed=True)
+    assert ColourScale.of([-maps[1], maps[0]], signed=True) == ColourScale(-3, 3, is_signed=True)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
