@@ -271,6 +271,22 @@ def test_ranks_and_similarities_are_written():
     assert of_colour(one[:, :30], INK).sum() > 100
 
 
+def test_similarities_are_written():
+    one, other = (
+        draw_match_sheet(plain(300, 300), [(plain(300, 300), match_of(similarity=x), [])]) for x in (0.8, 0.7)
+    )
+    columns = np.nonzero((one != other).any(axis=2))[1]
+    assert columns.min() > CARDS + 12 + 3 * 222
+
+
+def test_the_querys_maps_count_for_the_scale_of_a_sheet():
+    match = match_of(spot(0, 0, 4.0), spot(0, 0))
+    sheet = draw_match_sheet(plain(300, 300), [(plain(300, 300), match, [])])
+    grey, quarter = np.full((1, 1, 3), 200, np.uint8), np.full((1, 1), 0.25, np.float32)
+    wanted = ColourScale(-1, 1, is_signed=True).paint(grey, quarter)[0, 0]
+    assert np.abs(tile(sheet, 0, 2)[10, 10].astype(int) - wanted).max() <= 1
+
+
 def test_no_neighbours():
     sheet = draw_match_sheet(plain(300, 300), [])
     assert of_colour(sheet[FIRST : FIRST + 320, 30:350], (200, 200, 200)).all()
