@@ -200,6 +200,14 @@ def test_figures_stand_below():
     assert (one[TOP + 380 :] != other[TOP + 380 :]).any()
 
 
+def test_what_links_bring_is_written():
+    one, other = (
+        drawn(plain(380, 380), plain(380, 380), match_of(links=(Link(0.5, 0.5, 0.5, 0.5, x),))) for x in (0.1, 0.2)
+    )
+    assert np.array_equal(one[: TOP + 380], other[: TOP + 380])
+    assert (one[TOP + 380 :] != other[TOP + 380 :]).any()
+
+
 def test_equal_maps_of_nothing():
     zeros = np.zeros((SIDE, SIDE), np.float32)
     photos = drawn(plain(380, 380), plain(380, 380), match_of(zeros, zeros, similarity=0))[TOP : TOP + 380]
