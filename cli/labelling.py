@@ -130,7 +130,7 @@ def classify(
     )
     region = None if box is None else Box.parse(box)
     opened = Gallery(gallery)
-    heads = _load_heads(opened, None if targets is None else names_of(targets, "--targets"), head)
+    heads = load_heads(opened, None if targets is None else names_of(targets, "--targets"), head)
     warn_stale(opened, heads)
     classifier = Classifier(opened, heads, options)
     others = encoders_of([one.card for one in heads], opened.card, load_encoder_of)
@@ -204,7 +204,7 @@ def suspects(
     return None
 
 
-def _load_heads(gallery: Gallery, targets: list[str] | None, kind: str | None) -> list[FittedHead]:
+def load_heads(gallery: Gallery, targets: list[str] | None, kind: str | None) -> list[FittedHead]:
     """The heads asked for; the one that answers for each target where none is named."""
     from service.head_store import fitted_targets, load_head
 

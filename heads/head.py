@@ -72,7 +72,7 @@ class Head(ABC):
     def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the head says before it becomes probabilities, (B, C), of (B, D) embeddings.
 
-        A head without `layers` has none of its own, and gives the log odds of its probabilities; kNN those of more votes.
+        A head without `layers` has none of its own and gives log odds: of its probabilities, or kNN of more votes.
 
         Raises:
             HeadError: As `predict_proba`.

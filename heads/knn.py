@@ -217,7 +217,8 @@ def _log_sum(votes: NDArray[np.float32]) -> NDArray[np.float32]:
     """The logarithm of the sum of exponentials, (B,), of (B, M); of no votes it is that of the least float32."""
     if not votes.shape[1]:
         return np.full(len(votes), np.log(np.finfo(np.float32).tiny), np.float32)
-    return np.logaddexp.reduce(votes, axis=1)
+    sums: NDArray[np.float32] = np.logaddexp.reduce(votes, axis=1)
+    return sums
 
 
 def _lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -170,33 +170,107 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why a head says what it says.
+class Faithfulness:
+    """How far a map can be trusted: what happens to the answer when the photo is hidden or shown by it.
+
+    Areas are under the curve of the probability or the similarity over the share of the photo: deletion hides the
+    highest places first, and lower is better; insertion shows them first, and higher is better.
 
     Args:
-        method: `occlusion`.
-        target: What is explained.
-        head: Kind of the head.
-        label: The label that is explained.
-        probability: Of it, for the whole photo, 0..1.
-        meaning: What a number of the map says, and what the colours stand for, in one sentence.
-        lowest: Least value of the map.
-        highest: Greatest value of the map.
-        overlay_png: The photo under the map, base64 of a PNG.
-        map: (H, W) values over the photo, row by row, where they were asked for.
+        deletion: Area of the map.
+        insertion: Likewise.
+        random_deletion: Mean area of maps of random numbers on the same photo.
+        random_insertion: Likewise.
+        deletion_curve: The map's curve, from the whole photo to nothing of it.
+        insertion_curve: From a blur to the whole photo.
+        sanity: Rank correlation, -1..1, with the map of randomised weights, which should be another one.
+        randomised: Whose weights.
+        verdict: What that comes to, in words.
+    """
+
+    deletion: float
+    insertion: float
+    random_deletion: float
+    random_insertion: float
+    deletion_curve: list[float]
+    insertion_curve: list[float]
+    sanity: float | None
+    randomised: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Two places that match: in the query and in the item, as fractions of each photo, and the share they bring."""
+
+    query_x: float
+    query_y: float
+    item_x: float
+    item_y: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedItem:
+    """The other side of a match.
+
+    Args:
+        item: The gallery's item.
+        links: The strongest pairs of places.
+        unattributed: The part of the similarity that no place brings.
+        padding: The part that the white around the query brings.
+        is_exact: Whether the map and its padding add up to the similarity; else it is an approximation.
+        map: (H, W) values over the item's photo, where they were asked for.
+    """
+
+    item: Item
+    links: list[Link]
+    unattributed: float
+    padding: float
+    is_exact: bool
+    map: list[list[float]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why an answer is what it is.
+
+    Args:
+        method: `occlusion`, `gradcam`, `attention`, `rollout` or `match`.
+        target: What is explained; null for a match.
+        head: Kind of the head; likewise.
+        label: The label that is explained; likewise.
+        probability: Of it, for the whole photo, 0..1; likewise.
+        similarity: With the item, -1..1; null but for a match.
+        meaning: What a number of the map says, in one sentence.
+        lowest: Least value of the map over the photo.
+        highest: Greatest value of the map over the photo.
+        overlay_png: The photo, beside it the photo under the map, and the scale of colours, base64 of a PNG.
+        map: (H, W) values over `box`, row by row, where they were asked for.
+        box: What the map covers: x, y, width, height as fractions of the EXIF-turned photo.
+        faithfulness: How far the map can be trusted; null where that was not asked.
+        votes: The training photos that weighed most, where kNN has a say.
+        match: The item, and how it matches; null for a label.
+        remarks: What else should be known, in words.
         receipt: What answered.
     """
 
     method: str
-    target: str
-    head: str
-    label: str
-    probability: float
+    target: str | None
+    head: str | None
+    label: str | None
+    probability: float | None
+    similarity: float | None
     meaning: str
     lowest: float
     highest: float
     overlay_png: str
     map: list[list[float]] | None
+    box: tuple[float, float, float, float]
+    faithfulness: Faithfulness | None
+    votes: list[Vote]
+    match: MatchedItem | None
+    remarks: list[str]
     receipt: Receipt
 
 

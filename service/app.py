@@ -14,11 +14,11 @@ from service.access import reads
 from service.asking import known_parameters
 from service.decoding import DecodersError
 from service.engine import Engine, ItemNotFoundError, QuestionError
-from service.explanation import ExplanationError
 from service.job_options import JobOptionError
 from service.jobs import JobNotFoundError
 from service.openapi import DescribedAPI
 from service.process import prepare_process
+from service.saliency import ExplanationError
 from service.settings import Settings
 from service.shields import shield
 

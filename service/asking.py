@@ -101,8 +101,14 @@ def engine_of(request: Request) -> Engine:
     return engine
 
 
-async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
+async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T], *, seconds: float | None = None) -> T:
     """What a lane answers; whoever hangs up gives the place back.
+
+    Args:
+        request: That is answered.
+        lanes: Where the work is done.
+        work: What is done.
+        seconds: After which it is given up; None for the settings' deadline.
 
     Raises:
         OverloadedError: No place.
@@ -110,7 +116,8 @@ async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
         ClientDisconnect: Nobody waits for it.
         RefusedError: More comes than a request may have.
     """
-    ticket = Ticket(engine_of(request).settings.deadline_s)
+    seconds = seconds or engine_of(request).settings.deadline_s
+    ticket = Ticket(seconds)
     future = lanes.submit(work, ticket)
     answered = asyncio.wrap_future(future)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -121,7 +128,7 @@ async def ask(request: Request, lanes: Lanes, work: Callable[[Ticket], T]) -> T:
             return answered.result()
         if gone.done():
             raise gone.result()
-        raise DeadlineError(engine_of(request).settings.deadline_s)
+        raise DeadlineError(seconds)
     finally:
         gone.cancel()
         # For the log and the metrics.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Photos that are answered together.
 _BATCH = 64
+# Neighbours and votes that are given unless told.
+EVIDENCE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class ClassifyOptions:
     weights: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: DEFAULT_GROUPS)
     coverage: float = COVERAGE
-    evidence: int = 5
+    evidence: int = EVIDENCE
 
     def __post_init__(self) -> None:
         """Raises:
@@ -190,7 +192,8 @@ class Classifier:
         found = fitted.votes(embeddings)
         coverage = self._options.coverage
         answers = fitted.answer(embeddings, votes=found, distances=near, factors=factors, coverage=coverage)
-        names, votes = fitted.card.labels, self._votes(fitted, found, len(embeddings))
+        names = fitted.card.labels
+        votes = voters(self._gallery, fitted, embeddings, found, count=self._options.evidence)
         predictions = []
         for number, probabilities in enumerate(answers.probabilities):
             order = np.argsort(-probabilities, kind="stable")
@@ -213,29 +216,44 @@ class Classifier:
             )
         return predictions
 
-    def _votes(self, fitted: FittedHead, votes: Votes | None, count: int) -> list[tuple[Vote, ...]]:
-        """The training photos that weighed most on each of so many, those that the gallery still has."""
-        if votes is None or not self._options.evidence:
-            return [()] * count
-        shown = slice(self._options.evidence)
-        rows = self._gallery.rows_of_keys(fitted.keys[votes.rows[:, shown]])
-        items = self._gallery.items(rows[rows >= 0])
-        record = iter(items)
-        return [
-            tuple(
-                Vote(next(record), float(similarity), float(weight))
-                for row, similarity, weight in zip(*line, strict=True)
-                if row >= 0
-            )
-            for line in zip(rows, votes.similarities[:, shown], votes.weights[:, shown], strict=True)
-        ]
-
     def _neighbours(self, found: NDArray[np.int64], distances: NDArray[np.float32]) -> list[tuple[Neighbour, ...]]:
         items = iter(self._gallery.items(found[found >= 0]))
         return [
             tuple(Neighbour(next(items), float(d)) for row, d in zip(rows, line, strict=False) if row >= 0)
             for rows, line in zip(found, distances, strict=True)
         ]
+
+
+def voters(
+    gallery: Gallery,
+    fitted: FittedHead,
+    embeddings: NDArray[np.float32],
+    votes: Votes | None = None,
+    *,
+    count: int = EVIDENCE,
+) -> list[tuple[Vote, ...]]:
+    """The training photos that weighed most on each of B photos, those that the gallery still has; none without kNN.
+
+    Args:
+        gallery: That the head was fitted on.
+        fitted: The head.
+        embeddings: (B, D), of the head's encoder.
+        votes: Of `fitted.votes`, where they are at hand.
+        count: So many for each photo, at most.
+    """
+    votes = fitted.votes(embeddings) if votes is None and count else votes
+    if votes is None or not count:
+        return [()] * len(embeddings)
+    rows = gallery.rows_of_keys(fitted.keys[votes.rows[:, :count]])
+    record = iter(gallery.items(rows[rows >= 0]))
+    return [
+        tuple(
+            Vote(next(record), float(similarity), float(weight))
+            for row, similarity, weight in zip(*line, strict=True)
+            if row >= 0
+        )
+        for line in zip(rows, votes.similarities[:, :count], votes.weights[:, :count], strict=True)
+    ]
 
 
 def embed_items(

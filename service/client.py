@@ -181,38 +181,56 @@ class Client:
         files = [("photo", photo_file(photo, str(place))) for place, photo in enumerate(photos)]
         return self._ask(Classification, "POST", "/v1/classify", params=ask, files=files or None)
 
-    def explain(
+    def explain(  # noqa: PLR0913 - as many as there are options
         self,
         photo: Photo | None = None,
         *,
-        target: str,
+        target: str | None = None,
         item_id: str | None = None,
-        method: str = "occlusion",
+        match_item_id: str | None = None,
+        method: str | None = None,
         label: str | None = None,
         head: str | None = None,
         box: Box | None = None,
+        layer: str | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+        fill: str | None = None,
+        faithfulness: bool = True,
         raw: bool = False,
     ) -> Explanation:
-        """Why a head says what it says of a photo, or of an item.
+        """Why a head says what it says of a photo, or of an item; or what makes it like an item.
 
         Args:
             photo: The query; or item_id, one of them.
-            target: What is predicted.
+            target: What is predicted; or match_item_id, one of them.
             item_id: An item of the gallery as the query.
-            method: How it is found out.
+            match_item_id: An item of the gallery that the query is like.
+            method: How it is found out; None for `match` with an item, `occlusion` of a label.
             label: The label to explain; None for the one predicted.
             head: Kind of the head; None for the target's best.
             box: The garment's region of the photo.
+            layer: Of Grad-CAM: name of a module.
+            window: Of occlusion: side of what is hidden, pixels of the letterboxed photo.
+            stride: Of occlusion: its steps.
+            fill: Of occlusion: `mean`, `white`, `black` or `blur`.
+            faithfulness: Whether to measure how far the map can be trusted.
             raw: Whether to send the numbers of the map along with the picture.
         """
         _check_one(photo is not None, item_id)
         ask = _params(
             target=target,
             item_id=item_id,
-            method=method,
+            match_item_id=match_item_id,
+            method=method or ("occlusion" if match_item_id is None else "match"),
             label=label,
             head=head,
             box=box_text(box),
+            layer=layer,
+            window=window,
+            stride=stride,
+            fill=fill,
+            faithfulness=faithfulness,
             raw=raw,
         )
         return self._ask(Explanation, "POST", "/v1/explain", params=ask, **photo_body(photo))

@@ -6,7 +6,6 @@ that the engine keeps.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from cachetools import LRUCache
 from threadpoolctl import threadpool_limits
 
 from data.catalog import CatalogItem
-from data.images import ImageError, encode_png, read_bytes
+from data.images import ImageError, read_bytes
 from indexer.edits import EncoderChangedError, delete_items, put_item, relabel_item
 from indexer.failures import read_failures
 from indexer.rows import Row, content_hash_of
@@ -28,15 +27,18 @@ from indexer.runtimes import cpu_count
 from indexer.searcher import QueryError
 from indexer.snapshot import GalleryLockedError
 from service import answers
-from service.classification import Classifier
+from service.classification import Classifier, voters
 from service.comparators import encoders_of
 from service.conversion import encoder_name, head_answers, item_answer, neighbour_answer, photo_answer, receipt_of
 from service.decoding import Decoders
-from service.encoders import load_serving_encoder
-from service.explanation import METHODS, ExplanationError, occlude, overlay
+from service.encoders import load_serving_encoder, load_serving_patch_encoder
+from service.explain import Explainer, check_question, stale_remarks
+from service.explanation import label_answer, match_answer
 from service.jobs import JobQueue
 from service.lanes import Lanes, Ticket
+from service.networks import Networks
 from service.redaction import names_of_places, redacted
+from service.saliency import SHOWN, Subject
 from service.state import State
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from data.catalog import Box, Labels
-    from heads.fitted import FittedHead
     from indexer.encoders import Encoder, EncoderCard
     from indexer.filters import Where
     from service.questions import ClassifyQuestion, ExplainQuestion, NeighboursQuestion, NewItem
@@ -106,6 +107,8 @@ class Engine:
         # A page of neighbours is asked for again and again.
         self._images: LRUCache[tuple[int, int], bytes] = LRUCache(settings.image_cache_mb * 2**20, getsizeof=len)
         self._images_lock = threading.Lock()
+        # One core for explanations leaves the others to questions.
+        self._networks = Networks(load_serving_patch_encoder, threads=1)
         count = settings.lanes or self.state.serving.encoder.workers
         self.search_lanes = Lanes("questions", count, settings.places, _on_one_core)
         self.image_lanes = Lanes("images", 1, _IMAGE_PLACES)
@@ -175,56 +178,68 @@ class Engine:
         return answers.Classification(photos, receipt_of(serving, ticket, heads))
 
     def explain(self, question: ExplainQuestion, ticket: Ticket) -> answers.Explanation:
-        """What a prediction hangs on.
+        """What a prediction, or a match, hangs on.
 
         Raises:
-            ExplanationError: No such method or label.
+            ExplanationError: No such method or label, or the head or the encoder cannot be explained so.
             QuestionError, ImageError, ItemNotFoundError, HeadError, StoredHeadError: As for the other questions.
         """
-        if question.method not in METHODS:
-            raise ExplanationError(f"A method is one of {', '.join(METHODS)}; got '{question.method}'.")
+        check_question(question.options.method, question.target, question.match_item_id)
         if question.item_id is not None and question.box is not None:
             raise QuestionError("A box is of a photo that is sent; an item has its own.")
         serving = self.state.serving
-        head = serving.heads.choose([question.target], question.head)[0]
-        encoder = serving.encoder_of(head.card)
-        photo = self._photo(serving, question.photo, question.item_id)
-        box = question.box if question.item_id is None else serving.gallery.item(question.item_id).box
-        pixels = self._decode(photo, box, encoder, ticket)
+        if question.match_item_id is not None:
+            return self._explain_match(serving, question, question.match_item_id, ticket)
+        assert question.target is not None
+        fitted = serving.heads.choose([question.target], question.head)[0]
+        encoder = serving.encoder_of(fitted.card)
+        subject = self._subject(serving, question.photo, question.item_id, question.box, encoder, ticket)
         with ticket.stage("explain"):
-            number = self._label_number(head, question.label, pixels, encoder)
-            done = occlude(
-                pixels,
-                encoder,
-                lambda embeddings: head.answer(embeddings).probabilities[:, number],
-                ticket.check,
+            explainer = Explainer(encoder, self._networks, question.options, check=ticket.check)
+            number = explainer.label_number(subject, fitted, question.label)
+            explained = explainer.label(subject, fitted, number)
+            return label_answer(
+                explained,
+                fitted,
+                fitted.card.labels[number],
+                voters(serving.gallery, fitted, encoder.encode(subject.pixels[None]))[0],
+                remarks=stale_remarks(fitted, serving.gallery),
+                receipt=receipt_of(serving, ticket, [fitted]),
+                with_map=question.with_map,
             )
-            picture = encode_png(overlay(pixels, done.drops))
-        return answers.Explanation(
-            method=question.method,
-            target=question.target,
-            head=head.card.kind,
-            label=head.card.labels[number],
-            probability=done.probability,
-            meaning="By how much the probability falls when this place of the photo, letterboxed as the encoder "
-            "sees it, is hidden: red where it falls, blue where it rises, full colour at the value farthest from 0.",
-            lowest=float(done.drops.min()),
-            highest=float(done.drops.max()),
-            overlay_png=base64.b64encode(picture).decode(),
-            map=done.drops.astype(float).round(5).tolist() if question.with_map else None,
-            receipt=receipt_of(serving, ticket, [head]),
-        )
 
-    def _label_number(self, head: FittedHead, label: str | None, pixels: NDArray[np.uint8], encoder: Encoder) -> int:
-        """The class number of a label, or of the likeliest one of a photo."""
-        if label is None:
-            return int(head.answer(encoder.encode(pixels[None])).probabilities[0].argmax())
-        if label not in head.card.labels:
-            raise ExplanationError(
-                f"The {head.card.kind} head of '{head.card.target}' has no label '{label}'; it knows "
-                f"{', '.join(head.card.labels[:8])}{' ...' if len(head.card.labels) > 8 else ''}."
+    def _explain_match(
+        self, serving: Serving, question: ExplainQuestion, item_id: str, ticket: Ticket
+    ) -> answers.Explanation:
+        """What the similarity of a photo and an item hangs on."""
+        encoder = serving.encoder
+        query = self._subject(serving, question.photo, question.item_id, question.box, encoder, ticket)
+        item = self._subject(serving, None, item_id, None, encoder, ticket)
+        with ticket.stage("explain"):
+            explained = Explainer(encoder, self._networks, question.options, check=ticket.check).match(query, item)
+            return match_answer(
+                explained,
+                serving.gallery.item(item_id),
+                receipt=receipt_of(serving, ticket),
+                with_map=question.with_map,
             )
-        return head.card.labels.index(label)
+
+    def _subject(
+        self,
+        serving: Serving,
+        photo: bytes | None,
+        item_id: str | None,
+        box: Box | None,
+        encoder: Encoder,
+        ticket: Ticket,
+    ) -> Subject:
+        """A photo that was sent, or an item's, as an encoder and as people see it."""
+        content = self._photo(serving, photo, item_id)
+        if item_id is not None:
+            box = serving.gallery.item(item_id).box
+        pixels = self._decode(content, box, encoder, ticket)
+        with ticket.stage("decode"):
+            return Subject(pixels, self.decoders.view(content, SHOWN), box)
 
     def _embed_one(
         self, serving: Serving, photo: bytes | None, item_id: str | None, box: Box | None, ticket: Ticket

@@ -1,95 +1,180 @@
-"""Why a head says what it says: which parts of a photo its answer hangs on."""
+"""An explanation as it is answered: in words, in figures, and as a picture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
+from data.catalog import Box
+from data.images import encode_png
+from service import answers
+from service.conversion import item_answer
+from service.faithfulness import verdict
+from service.match_overlay import draw_match
+from service.overlay import draw_explanation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
+    from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
-    from indexer.encoders import Encoder
+    from data.catalog import CatalogItem
+    from heads.fitted import FittedHead
+    from service.classification import Vote
+    from service.explain import Explained
+    from service.faithfulness import Faithfulness
 
-METHODS = ("occlusion",)
-# The window's side and its steps, as parts of the photo's side.
-_WINDOW, _STRIDE = 4, 8
-# Hidden photos that are encoded together.
-_TOGETHER = 8
-# What is laid over the photo where hiding it lowers the probability most, and where it raises it most.
-_FOR, _AGAINST = np.array([214, 40, 40], np.float32), np.array([33, 102, 172], np.float32)
-_OPACITY = 0.65
-
-
-class ExplanationError(ValueError):
-    """A question about an answer that cannot be explained so."""
+# Methods whose maps have places that speak against.
+_SIGNED = ("occlusion", "match")
+# Of an answer's map.
+_DECIMALS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Occlusion:
-    """How much a probability falls when parts of a photo are hidden.
-
-    Args:
-        probability: For the whole photo, 0..1.
-        drops: (S, S) float32, -1..1, over the letterboxed photo: the mean fall over all windows that hide a pixel.
-    """
-
-    probability: float
-    drops: NDArray[np.float32]
-
-
-def occlude(
-    pixels: NDArray[np.uint8],
-    encoder: Encoder,
-    probability: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    check: Callable[[], None] = lambda: None,
-) -> Occlusion:
-    """Hides one window after the other behind the photo's mean colour and asks again.
+def label_answer(
+    explained: Explained,
+    fitted: FittedHead,
+    label: str,
+    votes: Sequence[Vote],
+    *,
+    remarks: Sequence[str],
+    receipt: answers.Receipt,
+    with_map: bool,
+    font_file: Path | None = None,
+) -> answers.Explanation:
+    """Why a head gives a label.
 
     Args:
-        pixels: (S, S, 3) uint8, letterboxed.
-        encoder: Of the head that is asked.
-        probability: Gives (B,) of (B, D) embeddings.
-        check: Called between batches; what it raises ends the work.
-
-    Source: occlusion sensitivity, Zeiler and Fergus 2014, section 4.2.
+        explained: The map and its figures.
+        fitted: The head.
+        label: Which is explained.
+        votes: What voted, where kNN has a say.
+        remarks: What else should be known.
+        receipt: What answered.
+        with_map: Whether the map's numbers are wanted.
+        font_file: Of the picture; None for Pillow's own font.
     """
-    side = len(pixels)
-    window, stride = side // _WINDOW, side // _STRIDE
-    corners = [
-        (top, left) for top in range(0, side - window + 1, stride) for left in range(0, side - window + 1, stride)
-    ]
-    whole = float(probability(encoder.encode(pixels[None]))[0])
-    fill = pixels.reshape(-1, 3).mean(axis=0).astype(np.uint8)
-    total, covered = np.zeros((side, side), np.float32), np.zeros((side, side), np.float32)
-    for start in range(0, len(corners), _TOGETHER):
-        check()
-        part = corners[start : start + _TOGETHER]
-        hidden = np.repeat(pixels[None], len(part), axis=0)
-        for photo, (top, left) in zip(hidden, part, strict=True):
-            photo[top : top + window, left : left + window] = fill
-        for value, (top, left) in zip(probability(encoder.encode(hidden)), part, strict=True):
-            place = (slice(top, top + window), slice(left, left + window))
-            total[place] += whole - value
-            covered[place] += 1
-    # The last windows may end a few pixels before the border.
-    return Occlusion(whole, total / covered.clip(min=1))
+    card = fitted.card
+    title = f"{card.target}: {label}, {explained.score:.2f} ({card.kind} head, {explained.method})"
+    picture = draw_explanation(
+        explained.subject,
+        explained.values,
+        signed=explained.method in _SIGNED,
+        title=title,
+        lines=_lines(explained, remarks),
+        meaning=explained.meaning,
+        font_file=font_file,
+    )
+    return replace(
+        _answer(explained, picture, remarks, receipt, with_map=with_map),
+        target=card.target,
+        head=card.kind,
+        label=label,
+        probability=explained.score,
+        votes=[answers.Vote(item_answer(vote.item), vote.similarity, vote.weight) for vote in votes],
+    )
 
 
-def overlay(pixels: NDArray[np.uint8], drops: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The photo in grey under its map, (S, S, 3) uint8: red where hiding lowers it, blue where it raises it.
+def match_answer(
+    explained: Explained,
+    item: CatalogItem,
+    *,
+    receipt: answers.Receipt,
+    with_map: bool,
+    font_file: Path | None = None,
+) -> answers.Explanation:
+    """Why a photo is like an item.
 
     Args:
-        pixels: (S, S, 3) uint8.
-        drops: (S, S) of `Occlusion`; the farthest from 0 gets the full colour.
+        explained: The maps and their figures.
+        item: The gallery's.
+        receipt: What answered.
+        with_map: Whether the maps' numbers are wanted.
+        font_file: As in `label_answer`.
     """
-    grey = np.repeat(pixels.astype(np.float32).mean(axis=2, keepdims=True), 3, axis=2)
-    strength = np.abs(drops) / max(float(np.abs(drops).max()), 1e-9)
-    # (S, S) to (S, S, 1)
-    opacity = (_OPACITY * strength)[..., None]
-    colour = np.where((drops >= 0)[..., None], _FOR, _AGAINST)
-    blended: NDArray[np.uint8] = (grey * (1 - opacity) + colour * opacity).round().astype(np.uint8)
-    return blended
+    match, other = explained.match, explained.item
+    assert match is not None
+    assert other is not None
+    picture = draw_match(
+        explained.subject,
+        other,
+        match,
+        title=f"Match with {item.item_id}: similarity {explained.score:.3f}",
+        lines=_lines(explained, ()),
+        font_file=font_file,
+    )
+    found = answers.MatchedItem(
+        item=item_answer(item),
+        links=[answers.Link(link.query_x, link.query_y, link.item_x, link.item_y, link.share) for link in match.links],
+        unattributed=match.unattributed,
+        padding=match.padding[0],
+        is_exact=match.is_exact,
+        map=_numbers(match.item_map[other.area.rows, other.area.columns]) if with_map else None,
+    )
+    answer = _answer(explained, picture, (), receipt, with_map=with_map)
+    return replace(answer, similarity=explained.score, match=found)
+
+
+def _answer(
+    explained: Explained,
+    picture: NDArray[np.uint8],
+    remarks: Sequence[str],
+    receipt: answers.Receipt,
+    *,
+    with_map: bool,
+) -> answers.Explanation:
+    """What both have in common."""
+    on_photo, box = explained.on_photo, explained.subject.box or Box(0, 0, 1, 1)
+    return answers.Explanation(
+        method=explained.method,
+        target=None,
+        head=None,
+        label=None,
+        probability=None,
+        similarity=None,
+        meaning=explained.meaning,
+        lowest=float(on_photo.min()),
+        highest=float(on_photo.max()),
+        overlay_png=base64.b64encode(encode_png(picture)).decode(),
+        map=_numbers(on_photo) if with_map else None,
+        box=(box.x, box.y, box.width, box.height),
+        faithfulness=_faithfulness(explained),
+        votes=[],
+        match=None,
+        remarks=[*remarks],
+        receipt=receipt,
+    )
+
+
+def _faithfulness(explained: Explained) -> answers.Faithfulness | None:
+    measured = explained.faithfulness
+    if measured is None:
+        return None
+    return answers.Faithfulness(
+        deletion=measured.deletion,
+        insertion=measured.insertion,
+        random_deletion=measured.random_deletion,
+        random_insertion=measured.random_insertion,
+        deletion_curve=[*measured.deletion_curve],
+        insertion_curve=[*measured.insertion_curve],
+        sanity=measured.sanity,
+        randomised=measured.randomised,
+        verdict=_verdict(measured, explained.method),
+    )
+
+
+def _lines(explained: Explained, remarks: Sequence[str]) -> list[str]:
+    """What is written below the picture."""
+    measured = explained.faithfulness
+    return [*([] if measured is None else [_verdict(measured, explained.method)]), *remarks]
+
+
+def _verdict(measured: Faithfulness, method: str) -> str:
+    return verdict(measured, score="similarity" if method == "match" else "probability")
+
+
+def _numbers(values: NDArray[np.float32]) -> list[list[float]]:
+    numbers: list[list[float]] = values.astype(float).round(_DECIMALS).tolist()
+    return numbers

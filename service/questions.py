@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from service.classification import ClassifyOptions
-from service.explanation import METHODS
+from service.explain import ExplainOptions
 
 if TYPE_CHECKING:
     from data.catalog import Box, Labels
@@ -62,23 +62,25 @@ class ExplainQuestion:
     """Why do you say so?
 
     Args:
-        target: Whose prediction.
+        target: Whose prediction; None for a match.
         photo: An encoded photo, or None.
         item_id: An item of the gallery, or None; exactly one of both.
-        method: One of `explanation.METHODS`.
+        match_item_id: The item that a match is with; None for a label.
         label: Which label; None for the likeliest.
         head: Kind of head; None for the one that answers.
         box: Region of the photo.
+        options: Method and its settings.
         with_map: Whether the numbers are wanted beside the picture.
     """
 
-    target: str
+    target: str | None = None
     photo: bytes | None = None
     item_id: str | None = None
-    method: str = METHODS[0]
+    match_item_id: str | None = None
     label: str | None = None
     head: str | None = None
     box: Box | None = None
+    options: ExplainOptions = field(default_factory=ExplainOptions)
     with_map: bool = False
 
 

@@ -13,6 +13,7 @@ from indexer.filters import parse_where
 from service import answers
 from service.asking import ask, engine_of, json_of, photo_body, photo_of, photos_of
 from service.classification import ClassifyOptions
+from service.explain import ExplainOptions
 from service.questions import ClassifyQuestion, ExplainQuestion, NeighboursQuestion
 
 router = APIRouter(prefix="/v1", tags=["questions"])
@@ -143,13 +144,25 @@ async def classify(  # noqa: PLR0913, PLR0917 - as many as there are options
     response_model=answers.Explanation,
     openapi_extra=photo_body(required=False),
 )
-async def explain(
+async def explain(  # noqa: PLR0913, PLR0917 - as many as there are options
     request: Request,
-    target: Annotated[str, Query(max_length=_LONGEST, description="Whose prediction.", examples=["category"])],
+    target: Annotated[
+        str | None,
+        Query(max_length=_LONGEST, description="Whose prediction; none for a match.", examples=["category"]),
+    ] = None,
     item_id: ItemId = None,
     method: Annotated[
-        Literal["occlusion"], Query(description="`occlusion`: by how much hiding each place lowers the probability.")
+        Literal["occlusion", "gradcam", "attention", "rollout", "match"],
+        Query(
+            description="How: `occlusion` hides each place and asks any head again; `gradcam` (of CNNs) and "
+            "`attention` (of transformers) look into the network, for linear, MLP and comparator heads; `rollout` is "
+            "attention whatever the label; `match` says what brings the similarity with an item."
+        ),
     ] = "occlusion",
+    match_item_id: Annotated[
+        str | None,
+        Query(max_length=_LONGEST, description="Of `match`: the item of the gallery.", examples=["p00000-1"]),
+    ] = None,
     label: Annotated[
         str | None, Query(max_length=_LONGEST, description="Which label; the likeliest.", examples=["dress"])
     ] = None,
@@ -157,18 +170,39 @@ async def explain(
         AskedHead | None, Query(description="Kind of head; the selected one, or the best on validation.")
     ] = None,
     box: BoxText = None,
+    layer: Annotated[
+        str | None, Query(max_length=_LONGEST, description="Of `gradcam`: name of a module; the last that gives a map.")
+    ] = None,
+    window: Annotated[
+        int | None,
+        Query(ge=1, le=10_000, description="Of `occlusion`: side of what is hidden, pixels of the letterboxed photo."),
+    ] = None,
+    stride: Annotated[
+        int | None, Query(ge=1, le=10_000, description="Of `occlusion`: its steps; half the window.")
+    ] = None,
+    fill: Annotated[
+        Literal["mean", "white", "black", "blur"], Query(description="Of `occlusion`: what hidden places become.")
+    ] = "mean",
+    faithfulness: Annotated[bool, Query(description="Whether it is measured how far the map can be trusted.")] = True,
     raw: Annotated[bool, Query(description="Whether the map's numbers are wanted too.")] = False,
 ) -> Response:
-    """Which places of a photo a head's answer hangs on, as a picture over the photo."""
+    """Which places of a photo an answer hangs on, as a picture over the photo, and how far the picture can be trusted.
+
+    Of a head's answer, named by its `target`, or of the similarity with an item, `match_item_id`.
+    """
     engine = engine_of(request)
     question = ExplainQuestion(
         target=target,
         photo=await photo_of(request),
         item_id=item_id,
-        method=method,
+        match_item_id=match_item_id,
         label=label,
         head=head,
         box=box_of(box),
+        options=ExplainOptions(
+            method=method, layer=layer, window=window, stride=stride, fill=fill, is_checked=faithfulness
+        ),
         with_map=raw,
     )
-    return json_of(await ask(request, engine.explain_lanes, partial(engine.explain, question)))
+    seconds = engine.settings.explain_deadline_s
+    return json_of(await ask(request, engine.explain_lanes, partial(engine.explain, question), seconds=seconds))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from data.catalog import Box
 
+# The longer side of a picture, pixels: as large as it is looked at.
+SHOWN = 768
 # (B, S, S, 3) uint8 letterboxed photos to (B, D) float32 embeddings of unit length.
 Encode = Callable[["NDArray[np.uint8]"], "NDArray[np.float32]"]
 

@@ -124,6 +124,7 @@ class Settings(BaseSettings):
     max_body_mb: int = Field(25, ge=1, le=1024, description="Largest body of a request, megabytes.")
     max_photos: int = Field(16, ge=1, le=256, description="Most photos in one request.")
     deadline_s: float = Field(10, gt=0, le=600, description="Seconds after which a request is given up.")
+    explain_deadline_s: float = Field(60, gt=0, le=600, description="The same of an explanation, which takes longer.")
     lanes: Annotated[int | None, Optional] = Field(
         None, ge=1, le=256, description="Photos that are encoded at the same time; `none` is the encoder's own number."
     )

@@ -132,7 +132,19 @@ finally:
     assert done.stderr == "[]\n"
     commands = (
         *("sample", "encoders", "index", "watch", "add", "delete", "relabel"),
-        *("search", "fit", "classify", "suspects", "compare", "audit", "export", "mask", "serve", "duplicates", "stats"),
+        *(
+            "search",
+            "fit",
+            "classify",
+            "suspects",
+            "compare",
+            "audit",
+            "export",
+            "mask",
+            "serve",
+            "duplicates",
+            "stats",
+        ),
         *("evaluate", "key"),
     )
     for command in commands:

@@ -27,12 +27,13 @@ from indexer.snapshot import GalleryLockedError, StoreError
 from service import examples
 from service.app import create_app
 from service.classification import ClassifyOptions
-from service.explanation import ExplanationError
+from service.explain import ExplainOptions
 from service.head_store import HeadNotFoundError
 from service.job_options import CompactJob, FitJob, JobOptionError, MigrateJob, RefreshJob
 from service.keys import add_key
 from service.lanes import OverloadedError, Ticket
 from service.questions import ClassifyQuestion, ExplainQuestion, NeighboursQuestion, NewItem
+from service.saliency import ExplanationError
 from service.shields import SECURITY_HEADERS
 from tests.service.engines import settings_of
 from tests.service.fake_engine import JPEG, FakeEngine
@@ -162,6 +163,10 @@ def test_every_option_of_classify_reaches_the_engine(shop, query, wanted):
     [
         ("", {}),
         ("method=occlusion&label=a%20dress&head=knn", {"label": "a dress", "head": "knn"}),
+        ("method=gradcam&layer=x.1", {"options": ExplainOptions("gradcam", layer="x.1")}),
+        ("window=20&stride=4&fill=blur", {"options": ExplainOptions(window=20, stride=4, fill="blur")}),
+        ("method=rollout&faithfulness=false", {"options": ExplainOptions("rollout", is_checked=False)}),
+        ("method=match&match_item_id=b", {"options": ExplainOptions("match"), "match_item_id": "b"}),
         ("raw=true&box=0,0,1,0.5", {"with_map": True, "box": Box(0, 0, 1, 0.5)}),
     ],
 )
@@ -171,7 +176,7 @@ def test_every_option_of_explain_reaches_the_engine(shop, query, wanted):
     )
     assert response.status_code == 200
     assert shop.engine.asked == [("explain", ExplainQuestion("type", PHOTO, **wanted))]
-    assert response.json() == asdict(examples.EXPLANATION)
+    assert response.json() == json.loads(json.dumps(asdict(examples.EXPLANATION)))
 
 
 def test_an_item_is_asked_for_in_the_place_of_a_photo(shop):
@@ -436,8 +441,9 @@ def test_the_events_of_a_job_that_is_over_are_its_end(shop):
         ),
         ("POST", "/v1/classify?item_id=a&weights=a", "Weights are name=number"),
         ("POST", "/v1/classify?item_id=a&allowed=,", "What is allowed"),
-        ("POST", "/v1/explain?item_id=a", "'target' is required"),
-        ("POST", "/v1/explain?item_id=a&target=t&method=magic", "'method' should be 'occlusion'"),
+        ("POST", "/v1/explain?item_id=a&target=t&method=magic", "'method' should be 'occlusion', 'gradcam'"),
+        ("POST", "/v1/explain?item_id=a&target=t&window=0", "'window' should be greater than or equal to 1"),
+        ("POST", "/v1/explain?item_id=a&target=t&fill=red", "'fill' should be 'mean', 'white', 'black' or 'blur'"),
         ("POST", "/v1/explain?item_id=a&target=t&raw=perhaps", "'raw' should be a valid boolean"),
         ("GET", "/v1/items?limit=0", "'limit' should be"),
         ("GET", "/v1/items?where=a%3Db,a%3Dc", "names 'a' twice"),

@@ -23,11 +23,11 @@ import pytest
 
 from data.catalog import Box
 from service import client as client_module
+from service import examples
 from service.answers import (
     Catalog,
     Classification,
     Edited,
-    Explanation,
     Item,
     ItemPage,
     Job,
@@ -59,7 +59,7 @@ def least(kind: type[T]) -> T:
 ANSWERS: dict[str, Any] = {
     "neighbours": Neighbours([Neighbour(ITEM, 0.25, 0.75)], RECEIPT),
     "classify": Classification([], RECEIPT),
-    "explain": Explanation("occlusion", "colour", "knn", "red", 0.9, "It says.", 0.0, 1.0, "", None, RECEIPT),
+    "explain": examples.EXPLANATION,
     "catalog": least(Catalog),
     "items": ItemPage([ITEM], 1, None, 7),
     "item": ITEM,
@@ -159,15 +159,35 @@ CALLS: list[tuple[str, Callable[[Client], Any], str, str, dict[str, Any]]] = [
             "label": "red",
             "head": "linear",
             "box": "0.0,0.0,1.0,1.0",
+            "faithfulness": "true",
             "raw": "true",
         },
     ),
     (
         "explain",
-        lambda c: c.explain(item_id="a", target="colour", method="other"),
+        lambda c: c.explain(
+            item_id="a", target="colour", method="other", layer="x", window=8, stride=4, fill="blur", faithfulness=False
+        ),
         "POST",
         "/v1/explain",
-        {"target": "colour", "item_id": "a", "method": "other", "raw": "false"},
+        {
+            "target": "colour",
+            "item_id": "a",
+            "method": "other",
+            "layer": "x",
+            "window": "8",
+            "stride": "4",
+            "fill": "blur",
+            "faithfulness": "false",
+            "raw": "false",
+        },
+    ),
+    (
+        "explain",
+        lambda c: c.explain(item_id="a", match_item_id="b"),
+        "POST",
+        "/v1/explain",
+        {"item_id": "a", "match_item_id": "b", "method": "match", "faithfulness": "true", "raw": "false"},
     ),
     ("catalog", lambda c: c.catalog(), "GET", "/v1/catalog", {}),
     ("items", lambda c: c.items(), "GET", "/v1/items", {"limit": "50"}),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -23,9 +24,10 @@ from indexer.snapshot import GalleryDamagedError, GalleryLockedError, GalleryNot
 from indexer.store import Store, writing
 from service.classification import ClassifyOptions
 from service.engine import ItemNotFoundError, QuestionError
-from service.explanation import ExplanationError
+from service.explain import ExplainOptions
 from service.head_store import HeadNotFoundError
 from service.questions import ClassifyQuestion, ExplainQuestion, NeighboursQuestion, NewItem
+from service.saliency import ExplanationError
 from service.state import State
 from tests.indexer.fakes import card_of, make_store, rows_of
 from tests.service.engines import DIMENSION, WORLD, engine_over, nearest, ticket
@@ -205,18 +207,73 @@ def test_an_explanation_names_the_label_and_draws_the_map(engine):
     side = engine.state.serving.gallery.card.image_size
     assert np.array(answer.map).shape == (side, side)
     assert (answer.lowest, answer.highest) == pytest.approx((np.min(answer.map), np.max(answer.map)), abs=1e-4)
+    # The photo beside its overlay.
     picture = Image.open(io.BytesIO(base64.b64decode(answer.overlay_png)))
-    assert picture.size == (side, side)
+    assert picture.format == "PNG"
+    assert picture.width > 2 * side
+    assert answer.box == (0, 0, 1, 1)
+    assert (answer.match, answer.similarity, answer.votes, answer.remarks) == (None, None, [], [])
     of_item = engine.explain(ExplainQuestion("type", item_id="i00004", head="linear", label="top"), ticket())
     assert of_item.label == "top"
     assert of_item.probability == pytest.approx(float(probabilities[2]), abs=1e-6)
     assert of_item.map is None
 
 
+def test_an_explanation_of_knn_names_who_voted(engine):
+    answer = engine.explain(ExplainQuestion("type", photo(4), head="knn"), ticket())
+    assert answer.votes[0].item.item_id == "i00004"
+    assert [vote.weight for vote in answer.votes] == sorted((vote.weight for vote in answer.votes), reverse=True)
+
+
+def test_an_explanation_says_how_far_it_can_be_trusted(engine):
+    answer = engine.explain(ExplainQuestion("type", photo(4), head="linear"), ticket())
+    measured = answer.faithfulness
+    assert measured.deletion_curve[0] == pytest.approx(answer.probability, abs=1e-6)
+    assert measured.insertion_curve[-1] == pytest.approx(answer.probability, abs=1e-6)
+    assert measured.randomised == "the head's weights"
+    assert measured.verdict.endswith(".")
+    spared = ExplainQuestion("type", photo(4), head="linear", options=ExplainOptions(is_checked=False))
+    assert engine.explain(spared, ticket()).faithfulness is None
+
+
+def test_an_explanation_by_a_stale_head_says_so(own):
+    fit(reopen(own), "knn", "linear")
+    with engine_over(own) as engine:
+        question = ExplainQuestion("type", photo(4), head="linear")
+        assert engine.explain(question, ticket()).remarks == []
+        engine.delete("i00007", ticket())
+        remark = engine.explain(question, ticket()).remarks[0]
+        assert re.match(r"The linear head of type is stale by \d+ versions?: 1 removed; fit it again", remark)
+        # It voted when it was there.
+        votes = engine.explain(ExplainQuestion("type", photo(7), head="knn"), ticket()).votes
+        assert "i00007" not in [vote.item.item_id for vote in votes]
+        question = ExplainQuestion(photo=photo(4), match_item_id="i00007", options=ExplainOptions("match"))
+        with pytest.raises(ItemNotFoundError, match="i00007"):
+            engine.explain(question, ticket())
+
+
 @pytest.mark.parametrize(
     ("question", "error", "sentence"),
     [
-        (ExplainQuestion("type", photo(1), method="magic"), ExplanationError, "occlusion; got 'magic'"),
+        (ExplainQuestion("type", photo(1), options=ExplainOptions("magic")), ExplanationError, "match; got 'magic'"),
+        (ExplainQuestion(photo=photo(1)), ExplanationError, "name its target"),
+        (ExplainQuestion("type", photo(1), match_item_id="i00002"), ExplanationError, "no item to match"),
+        (ExplainQuestion("type", photo(1), options=ExplainOptions("match")), ExplanationError, "name that item"),
+        (
+            ExplainQuestion(photo=photo(1), match_item_id="i99", options=ExplainOptions("match")),
+            ItemNotFoundError,
+            "i99",
+        ),
+        (
+            ExplainQuestion("type", photo(1), head="knn", options=ExplainOptions("gradcam")),
+            ExplanationError,
+            "a knn head has no gradient. It can be by occlusion. Or ask a linear, MLP or comparator head",
+        ),
+        (
+            ExplainQuestion("type", photo(1), options=ExplainOptions(window=33)),
+            ExplanationError,
+            "33",
+        ),
         (ExplainQuestion("type", photo(1), label="sock"), ExplanationError, "no label 'sock'; it knows dress"),
         (ExplainQuestion("colour", photo(1)), HeadNotFoundError, "no head of 'colour'"),
         (ExplainQuestion("type"), QuestionError, "not both"),
