@@ -147,6 +147,24 @@ def test_rollout_of_even_attention():
     np.testing.assert_allclose(rollout(network, photo_of(56)), 17 / 34**2 + 1 / 34, rtol=1e-4)
 
 
+class Wrapper(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *inputs, **options):
+        return self.inner(*inputs, **options)
+
+
+def test_attention_that_a_wrapper_gives_once_more_counts_once():
+    network, pixels, layers = pooled(backbone_of("dinov2"), "cls"), photo_of(56), layers_of("cls")
+    expected = rollout(network, pixels), gradient_attention(network, layers, pixels, 0)
+    for layer in network.backbone.encoder.layer:
+        layer.attention = Wrapper(layer.attention)
+    np.testing.assert_array_equal(rollout(network, pixels), expected[0])
+    np.testing.assert_array_equal(gradient_attention(network, layers, pixels, 0), expected[1])
+
+
 def measure_slopes(network, layers, pixels, class_index):
     """How the logit moves with each number of each layer's attention, by moving it: (heads, T, T) a layer."""
     attentions = [layer.attention for layer in network.backbone.encoder.layer]
