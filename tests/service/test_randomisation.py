@@ -59,7 +59,7 @@ def test_layers_have_their_numbers_elsewhere():
         np.testing.assert_array_equal(theirs, kept)
         np.testing.assert_array_equal(np.sort(ours, axis=None), np.sort(theirs, axis=None))
         assert (ours == theirs).mean() < 0.5
-    # Rows are not moved as wholes: each class has numbers of all.
-    assert len({*shuffled[0][0][0]} & {*layers[0][0][0]}) < 15
+    # Rows are not moved as wholes: the first one's 20 numbers come from several.
+    assert np.isin(layers[0][0], shuffled[0][0][0]).any(axis=1).sum() > 5
     np.testing.assert_array_equal(randomised_layers(layers, 0)[0][0], shuffled[0][0])
     assert not np.array_equal(randomised_layers(layers, 1)[0][0], shuffled[0][0])
