@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 MASKED, REPLACED, ALONE = "background-masked", "background-replaced", "background-only"
 FLIPPED, DARKENED, TURNED, TAGGED = "flipped", "darkened", "turned", "price-tag"
-# What each condition does, for people. White is what letterboxing puts beside every photo and what studios stand
-# garments before, so it is the plain colour that an encoder is least surprised by.
+# What each condition does, for people. White is what letterboxing puts beside photos, and what studios stand
+# garments before: on 194 phone photos it cost a linear head 9 points where mid grey cost 12, kNN 3 and 6.
 CONDITIONS = {
     MASKED: "all but the garment is white",
     REPLACED: "the garment stands before the background of another photo, of another label",

@@ -173,7 +173,7 @@ def _finding(figures: Mapping[str, Any]) -> dict[str, Any]:
     """What the last column says, and whether it is something."""
     if figures["condition"] == ALONE:
         is_told = figures["told_by"] == "background"
-        return {"finding": "tells the label" if is_told else "no sign of it", "is_shown": is_told}
+        return {"finding": "tells the label" if is_told else "no sign", "is_shown": is_told}
     return {"finding": "difference" if figures["is_shown"] else "none shown", "is_shown": figures["is_shown"]}
 
 
@@ -211,7 +211,9 @@ def _label_rows(conditions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     ]
 
     def lost(row: Mapping[str, Any]) -> tuple[bool, float]:
-        return row["photos"] >= _ENOUGH, sum(cell["loss"] for cell in row["cells"] if cell)
+        # With the background alone nearly all is lost, which says nothing of a label.
+        cells = zip(conditions, row["cells"], strict=True)
+        return row["photos"] >= _ENOUGH, sum(cell["loss"] for one, cell in cells if cell and one["condition"] != ALONE)
 
     return sorted(rows, key=lost, reverse=True)
 

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.alterations import CONDITIONS
+from cli.sheets import draw_cases
+from data.alterations import CONDITIONS, TAGGED
+from data.catalog import CatalogItem
 from indexer.encoders import EMBEDDED
+from service.audit_photos import Alterer
 from tests.service.test_report import Page
 from tests.test_cli import Done, modiste
 from tests.test_docs import documented, keys_of
@@ -145,10 +148,37 @@ def test_several_heads_and_photos_that_cannot_be_read(shop: Shop, tmp_path: Path
     assert [*figures["targets"][0]["heads"]] == ["knn", "linear"]
     assert (figures["photos"], figures["photos_unreadable"]) == (18, 1)
     assert "1 photo could not be read." in figures["remarks"]
+    # Unless they are named, of each target the one that answers is asked alone.
+    alone = other.audit("--conditions", "darkened", "--limit", "10", "--json").json
+    assert len(alone["targets"][0]["heads"]) == 1
     # Without the condition, the page leads with the first verdict there is.
     page = Page((tmp_path / "o.html").read_text())
     heads = figures["targets"][0]["heads"]
     assert page.texts("p", "summary") == [one["conditions"][0]["verdict"] for one in heads.values()]
+
+
+def test_a_sheet_shows_photos_beside_what_they_became(shop: Shop, tmp_path: Path) -> None:
+    photo = next((shop.queries / "blue").iterdir())
+    items = [CatalogItem("one", photo, labels={"label": ("blue",)})]
+    case = {"item_id": "one", "label": "blue", "before": "blue", "after": "red"}
+    case |= {"probability_before": 0.9, "probability_of_after": 0.6}
+    heads = {"linear": {"conditions": [{"condition": TAGGED, "cases": [case]}]}}
+    alterer = Alterer(items, ["label"], [TAGGED], 64)
+    draw_cases(tmp_path / "sheet.png", items, [{"target": "label", "heads": heads}], alterer, None)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    blue = np.abs(pixels - COLOURS["blue"]).max(axis=2) < 30
+    tag = np.abs(pixels - (252, 214, 66)).max(axis=2) < 12
+    # Both halves have the background, and the right one alone the tag.
+    columns = np.flatnonzero(blue.any(axis=0))
+    middle = (columns[0] + columns[-1]) / 2
+    assert tag.any()
+    assert np.flatnonzero(tag.any(axis=0)).min() > middle
+    # The photo is gone: a tile says so, and there is a sheet all the same.
+    gone = [CatalogItem("one", tmp_path / "gone.png", labels={"label": ("blue",)})]
+    draw_cases(tmp_path / "sheet.png", gone, [{"target": "label", "heads": heads}], alterer, None)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert (np.abs(np.asarray(sheet.convert("RGB")).astype(int) - COLOURS["blue"]).max(axis=2) >= 30).all()
 
 
 @pytest.mark.parametrize(
