@@ -21,9 +21,10 @@ from data.images import read_pixels, read_view
 from data.readers import open_catalog
 from heads.fitted import FittedHead
 from indexer.encoders import Encoder, EncoderError, find_weights, load_encoder_of
+from indexer.encoding import encode_across
 from indexer.gallery import Gallery
 from indexer.networks import load_network_of
-from indexer.runtimes import import_openvino
+from indexer.runtimes import cpu_count, import_openvino
 from service.comparators import encoder_of
 from service.explain import Explainer, ExplainOptions, possible_methods
 from service.faithfulness import Faithfulness, centre_map, measure_faithfulness
@@ -110,15 +111,19 @@ def _of_matches(
     gallery: Gallery, encoder: Encoder, items: list[CatalogItem], networks: Networks, encode: Encode
 ) -> dict[str, list[tuple[Faithfulness, float]]]:
     """Likewise for the similarity with the nearest item."""
-    found: dict[str, list[tuple[Faithfulness, float]]] = {"match": [], "centre blob": []}
+    found: dict[str, list[tuple[Faithfulness, float]]] = {"match": [], "match, relative": [], "centre blob": []}
     for item in items:
         subject = subject_of(item, encoder)
         nearest = gallery.neighbours(encode(subject.pixels[None])[0], 1)[0].item
         other = subject_of(nearest, encoder)
-        start = time.perf_counter()
-        explained = Explainer(encoder, networks, ExplainOptions("match"), encode=encode).match(subject, other)
-        assert explained.faithfulness is not None
-        found["match"].append((explained.faithfulness, time.perf_counter() - start))
+        for name, options in (
+            ("match", ExplainOptions("match")),
+            ("match, relative", ExplainOptions("match", is_relative=True)),
+        ):
+            start = time.perf_counter()
+            explained = Explainer(encoder, networks, options, encode=encode).match(subject, other, gallery)
+            assert explained.faithfulness is not None
+            found[name].append((explained.faithfulness, time.perf_counter() - start))
         embedding = encode(other.pixels[None])[0]
         start = time.perf_counter()
         measured = measure_faithfulness(

@@ -41,6 +41,13 @@ class _Asked:
 
 QueryOption = Annotated[str | None, typer.Option("--query-item", help="An item of the gallery instead of a photo.")]
 BoxOption = Annotated[str | None, typer.Option(help="Region of the photo: x,y,width,height as fractions 0..1.")]
+RelativeOption = Annotated[
+    bool,
+    typer.Option(
+        "--relative/--whole",
+        help="Of match: shares beyond what a place brings to the gallery's items on average, or whole ones.",
+    ),
+]
 
 
 def explain(
@@ -71,6 +78,7 @@ def explain(
     fill: Annotated[
         str, typer.Option(help="Of occlusion: what hidden places become: mean, white, black, blur.")
     ] = "mean",
+    relative: RelativeOption = False,
     faithfulness: Annotated[
         bool, typer.Option(help="Measure how far the map can be trusted, which takes longer than most maps.")
     ] = True,
@@ -88,7 +96,13 @@ def explain(
     method = method or ("occlusion" if item is None else "match")
     check_question(method, target, item)
     options = ExplainOptions(
-        method=method, layer=layer, window=window, stride=stride, fill=fill, is_checked=faithfulness
+        method=method,
+        layer=layer,
+        window=window,
+        stride=stride,
+        fill=fill,
+        is_relative=relative,
+        is_checked=faithfulness,
     )
     asked = _Asked(options, with_map=array is not None, font=font)
     opened = Gallery(gallery)
@@ -117,6 +131,7 @@ def neighbours_sheet(
     ] = None,
     box: BoxOption = None,
     by_product: Annotated[bool, typer.Option("--by-product", help="The closest photo of each product only.")] = False,
+    relative: RelativeOption = True,
     out: Annotated[Path, typer.Option(help="Write the sheet into this PNG.")] = Path("neighbours.png"),
     font: FontOption = None,
     as_json: JsonOption = False,
@@ -135,7 +150,7 @@ def neighbours_sheet(
     opened = Gallery(gallery)
     subject = _subject(opened, query, opened.card)
     encoder = load_encoder_of(opened.card)
-    explainer = Explainer(encoder, Networks(), ExplainOptions("match", is_checked=False))
+    explainer = Explainer(encoder, Networks(), ExplainOptions("match", is_relative=relative, is_checked=False))
     found = opened.neighbours(
         encoder.encode(subject.pixels[None])[0],
         k,
@@ -146,9 +161,9 @@ def neighbours_sheet(
     rows: list[tuple[Subject | None, Match | None, list[str]]] = []
     described = []
     for rank, near in enumerate(found, 1):
-        lines = [near.item.item_id, f"similarity {near.similarity:.3f}", *label_lines(near.item)]
+        lines = [near.item.item_id, *label_lines(near.item)]
         try:
-            explained = explainer.match(subject, _subject(opened, near.item.item_id, opened.card))
+            explained = explainer.match(subject, _subject(opened, near.item.item_id, opened.card), opened)
         except ImageError as error:
             # The sheet says so; the neighbour is one all the same.
             print(f"{near.item.item_id}: {error}", file=sys.stderr)
@@ -245,7 +260,7 @@ def _match(gallery: Gallery, query: CatalogItem | str, item_id: str, asked: _Ask
 
     subjects = _subject(gallery, query, gallery.card), _subject(gallery, item_id, gallery.card)
     with _explainer(load_encoder_of(gallery.card), asked.options) as explainer:
-        explained = explainer.match(*subjects)
+        explained = explainer.match(*subjects, gallery)
     return match_answer(
         explained,
         gallery.item(item_id),
@@ -297,7 +312,8 @@ def _described(
 def _say(answer: answers.Explanation) -> None:
     """The answer in words and a few tables."""
     if answer.match is not None:
-        print(f"Similarity with {answer.match.item.item_id}: {answer.similarity:.4f}")
+        usual = "" if answer.match.usual is None else f", of which {answer.match.usual:.4f} is usual in the gallery"
+        print(f"Similarity with {answer.match.item.item_id}: {answer.similarity:.4f}{usual}")
     else:
         print(f"{answer.target}: {answer.label}, {answer.probability:.4f} ({answer.head} head)")
     print(f"{answer.method}: {answer.meaning} From {answer.lowest:.4g} to {answer.highest:.4g}.")

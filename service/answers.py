@@ -218,14 +218,17 @@ class MatchedItem:
         item: The gallery's item.
         links: The strongest pairs of places.
         unattributed: The part of the similarity that no place brings.
+        usual: What the query's places bring to the gallery's items on average, which a relative map leaves out; null
+            where shares are whole.
         padding: The part that the white around the query brings.
-        is_exact: Whether the map and its padding add up to the similarity; else it is an approximation.
+        is_exact: Whether the map, its padding and what is left out add up to the similarity; else it approximates it.
         map: (H, W) values over the item's photo, where they were asked for.
     """
 
     item: Item
     links: list[Link]
     unattributed: float
+    usual: float | None
     padding: float
     is_exact: bool
     map: list[list[float]] | None

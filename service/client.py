@@ -196,6 +196,7 @@ class Client:
         window: int | None = None,
         stride: int | None = None,
         fill: str | None = None,
+        relative: bool | None = None,
         faithfulness: bool = True,
         raw: bool = False,
     ) -> Explanation:
@@ -214,6 +215,7 @@ class Client:
             window: Of occlusion: side of what is hidden, pixels of the letterboxed photo.
             stride: Of occlusion: its steps.
             fill: Of occlusion: `mean`, `white`, `black` or `blur`.
+            relative: Of a match: whether shares are beyond what a place brings to the gallery's items on average.
             faithfulness: Whether to measure how far the map can be trusted.
             raw: Whether to send the numbers of the map along with the picture.
         """
@@ -230,6 +232,7 @@ class Client:
             window=window,
             stride=stride,
             fill=fill,
+            relative=relative,
             faithfulness=faithfulness,
             raw=raw,
         )

@@ -216,7 +216,8 @@ class Engine:
         query = self._subject(serving, question.photo, question.item_id, question.box, encoder, ticket)
         item = self._subject(serving, None, item_id, None, encoder, ticket)
         with ticket.stage("explain"):
-            explained = Explainer(encoder, self._networks, question.options, check=ticket.check).match(query, item)
+            explainer = Explainer(encoder, self._networks, question.options, check=ticket.check)
+            explained = explainer.match(query, item, serving.gallery)
             return match_answer(
                 explained,
                 serving.gallery.item(item_id),

@@ -36,12 +36,18 @@ LABEL_METHODS = {
 }
 METHODS = (*LABEL_METHODS, "match")
 _MATCH = "The share of the similarity that this place brings; where it is below 0, it takes away from it."
+_RELATIVE = (
+    "What this place brings to the similarity beyond what it brings to the gallery's items on average; where it is "
+    "below 0, it brings less."
+)
 _APPROXIMATE = (
     " This encoder sums a photo up in a class token, which has no places: the shares are of the mean of its patches "
     "instead, an approximation."
 )
 # Of weights, where one more costs next to nothing: the mean says more than one of them.
 _SHUFFLES = 8
+# Of networks: with one of them the correlation of single photos is -0.66 to 0.61 by chance (docs/experiments.md).
+_REDRAWN = 3
 # A map, those of randomised weights, which are none where faithfulness is not asked, and whose weights they were.
 _Maps = tuple["NDArray[np.float32]", list["NDArray[np.float32]"], str]
 # The window is a seventh of the square unless told: 32 of 224 pixels, and it moves by half of itself.
@@ -60,6 +66,7 @@ class ExplainOptions:
         stride: Of occlusion: its steps; None for half the window.
         fill: Of occlusion: what hidden pixels become, one of service.occlusion.FILLS.
         links: Of match: pairs of patches that are linked, at most.
+        is_relative: Of match: whether shares are what a place brings beyond what it brings to the gallery on average.
         is_checked: Whether faithfulness is measured, which takes longer than most maps.
     """
 
@@ -69,6 +76,7 @@ class ExplainOptions:
     stride: int | None = None
     fill: str = "mean"
     links: int = 8
+    is_relative: bool = False
     is_checked: bool = True
 
 
@@ -168,34 +176,39 @@ class Explainer:
         score = float(probability(subject.pixels[None])[0])
         return Explained(method, subject, values, score, LABEL_METHODS[method], faithfulness)
 
-    def match(self, query: Subject, item: Subject) -> Explained:
+    def match(self, query: Subject, item: Subject, gallery: Gallery) -> Explained:
         """What the similarity of a photo and an item's hangs on.
 
         Args:
             query: The photo, letterboxed for the gallery's encoder.
             item: The item's likewise.
+            gallery: For what is usual in it.
 
         Raises:
+            ExplanationError: A relative match of an encoder whose patches do not add up.
             EncoderError: The encoder's network cannot be loaded, or has no patches.
         """
-        patches = self._networks.patches(self._card)
+        options, patches = self._options, self._networks.patches(self._card)
         own, other = (patches.encode_parts(one.pixels[None])[0] for one in (query, item))
-        found = match(own, other, query, item, links=self._options.links)
+        usual = gallery.mean_embedding if options.is_relative else None
+        found = match(own, other, query, item, links=options.links, usual=usual)
         faithfulness = None
-        if self._options.is_checked:
+        if options.is_checked:
             embedding = self._encode(item.pixels[None])[0]
 
             def similarity(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
                 similarities: NDArray[np.float32] = self._encode(pixels) @ embedding
                 return similarities
 
-            # Its numbers in other orders are items that the encoder never gave.
-            shuffled = [replace(other, parts=other.parts[:, order]) for order in _orders(len(embedding))]
-            others = [match(own, one, query, item, links=0).query_map for one in shuffled]
-            faithfulness = self._measure(
-                query, found.query_map, similarity, others, "the numbers of the item's embedding"
-            )
-        meaning = _MATCH if found.is_exact else _MATCH + _APPROXIMATE
+            def reordered(order: NDArray[np.int64]) -> NDArray[np.float32]:
+                parts = replace(other, parts=other.parts[:, order])
+                common = None if usual is None else usual[order]
+                return match(own, parts, query, item, links=0, usual=common).query_map
+
+            # The item's numbers in other orders are those of other weights in the network's last layer.
+            others = [reordered(order) for order in _orders(len(embedding))]
+            faithfulness = self._measure(query, found.query_map, similarity, others, "the weights on the item's side")
+        meaning = _RELATIVE if options.is_relative else _MATCH if found.is_exact else _MATCH + _APPROXIMATE
         return Explained("match", query, found.query_map, found.similarity, meaning, faithfulness, found, item)
 
     def _measure(
@@ -250,7 +263,8 @@ class Explainer:
             return gradcam(network, layers, subject.pixels, number, layer=options.layer)
 
         values = draw(network, layers)
-        others = [draw(randomised(network, 0), randomised_layers(layers, 0))] if options.is_checked else []
+        seeds = range(_REDRAWN) if options.is_checked else ()
+        others = [draw(randomised(network, seed), randomised_layers(layers, seed)) for seed in seeds]
         whose = "the network's weights" if options.method == "rollout" else "the weights of network and head"
         return values, others, whose
 

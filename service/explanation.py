@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Methods whose maps have places that speak against.
 _SIGNED = ("occlusion", "match")
 # Of an answer's map.
-_DECIMALS = 6
+_DECIMALS = 9
 
 
 def label_answer(
@@ -109,6 +109,7 @@ def match_answer(
         item=item_answer(item),
         links=[answers.Link(link.query_x, link.query_y, link.item_x, link.item_y, link.share) for link in match.links],
         unattributed=match.unattributed,
+        usual=None if match.usual is None else match.usual[0],
         padding=match.padding[0],
         is_exact=match.is_exact,
         map=_numbers(match.item_map[other.area.rows, other.area.columns]) if with_map else None,

@@ -56,6 +56,8 @@ class Match:
         is_exact: False with `cls` pooling, where no sum over patches makes the similarity. The maps then add up to the
             similarity of the patch tokens' means, unscaled, and `unattributed` is what is missing to the real one: far
             from 0, the maps say little about it.
+        usual: Of a relative match, what the query's places bring to the usual embedding, and the item's: the maps add
+            up to the similarity less `unattributed` and less that. None where shares are whole.
     """
 
     similarity: float
@@ -65,9 +67,18 @@ class Match:
     padding: tuple[float, float]
     unattributed: float
     is_exact: bool
+    usual: tuple[float, float] | None = None
 
 
-def match(query_parts: PatchParts, item_parts: PatchParts, query: Subject, item: Subject, *, links: int = 8) -> Match:
+def match(
+    query_parts: PatchParts,
+    item_parts: PatchParts,
+    query: Subject,
+    item: Subject,
+    *,
+    links: int = 8,
+    usual: NDArray[np.float32] | None = None,
+) -> Match:
     """Where the similarity of two photos comes from.
 
     Args:
@@ -76,9 +87,12 @@ def match(query_parts: PatchParts, item_parts: PatchParts, query: Subject, item:
         query: The query's photo.
         item: The item's photo.
         links: How many pairs of patches are linked, at most.
+        usual: (D,) float32, the mean embedding of a gallery: shares are then what a place brings beyond what it brings
+            to that, which is what sets these two photos apart. None for whole shares.
 
     Raises:
-        ExplanationError: The parts are those of two encoders, or fewer than 0 links are asked for.
+        ExplanationError: The parts are those of two encoders, fewer than 0 links are asked for, or something usual
+            where patches do not add up.
     """
     if query_parts.parts.shape[1] != item_parts.parts.shape[1]:
         raise ExplanationError(
@@ -87,8 +101,15 @@ def match(query_parts: PatchParts, item_parts: PatchParts, query: Subject, item:
         )
     if links < 0:
         raise ExplanationError(f"A match shows 0 links or more; got {links}.")
-    query_shares = query_parts.parts @ item_parts.parts.sum(0)
-    item_shares = item_parts.parts @ query_parts.parts.sum(0)
+    is_exact = query_parts.is_exact and item_parts.is_exact
+    if usual is not None and not is_exact:
+        raise ExplanationError(
+            "A relative match needs an encoder whose patches add up to its embeddings, and this one pools 'cls'. Ask "
+            "for whole shares."
+        )
+    totals = query_parts.parts.sum(0), item_parts.parts.sum(0)
+    common = np.float32(0) if usual is None else usual
+    query_shares, item_shares = query_parts.parts @ (totals[1] - common), item_parts.parts @ (totals[0] - common)
     maps = (_spread(query_shares, query_parts, query), _spread(item_shares, item_parts, item))
     similarity = float(query_parts.embedding @ item_parts.embedding)
     has_remainder = query_parts.remainder is not None or item_parts.remainder is not None
@@ -98,8 +119,9 @@ def match(query_parts: PatchParts, item_parts: PatchParts, query: Subject, item:
         item_map=maps[1],
         links=_strongest_links(query_parts, item_parts, query, item, links),
         padding=(_on_padding(maps[0], query), _on_padding(maps[1], item)),
-        unattributed=similarity - float(query_shares.sum()) if has_remainder else 0.0,
-        is_exact=query_parts.is_exact and item_parts.is_exact,
+        unattributed=similarity - float(totals[0] @ totals[1]) if has_remainder else 0.0,
+        is_exact=is_exact,
+        usual=None if usual is None else (float(totals[0] @ usual), float(totals[1] @ usual)),
     )
 
 

@@ -48,7 +48,11 @@ _OVERSAMPLING = 3
 # Of a sheet: the sides of the query's photo and of the others, and the width of the words beside them.
 _QUERY, _TILE, _WORDS = 320, 210, 300
 _PAD = 12
-_MEANING = "The numbers say what the similarity would be if all of the photo matched as that place does."
+_WHOLE = "The numbers say what the similarity would be if all of the photo matched as that place does."
+_RELATIVE = (
+    "The numbers say by how much the similarity would pass the gallery's usual one if all of the photo matched as that "
+    "place does."
+)
 _ENDS = ("lowers the similarity", "raises it")
 
 _Point = tuple[float, float]
@@ -91,7 +95,7 @@ def draw_match(
     ends = [_in_picture(pair[1], corners[1], link.item_x, link.item_y) for link in match.links]
     _draw_links(panels, starts, ends, body)
     width = max(panels.width, LEAST_WIDTH)
-    key = legend(scale, body, width, ends=_ENDS, notes=[_MEANING])
+    key = legend(scale, body, width, ends=_ENDS, notes=[_meaning([match])])
     return page(title, [panels, key], [*_figures(match), *lines], width, font_file)
 
 
@@ -126,8 +130,17 @@ def draw_match_sheet(
     right = stack([text([heading], body, rows[0].width if rows else LEAST_WIDTH), *rows], GAP // 2)
     photo = _tile(_photo(_fitted(query, (_QUERY, _QUERY))), _QUERY)
     sheet = beside([stack([text(["Query"], body, _QUERY), photo], GAP // 2), right], 2 * GAP)
-    key = [] if scale is None else [legend(scale, body, sheet.width, ends=_ENDS, notes=[_MEANING])]
+    key = (
+        []
+        if scale is None
+        else [legend(scale, body, sheet.width, ends=_ENDS, notes=[_meaning([one for _, one, _ in found])])]
+    )
     return page("", [sheet, *key], [], sheet.width, font_file)
+
+
+def _meaning(matches: Sequence[Match | None]) -> str:
+    """What the numbers of maps say; those of one picture are all relative or all whole."""
+    return _RELATIVE if any(one is not None and one.usual is not None for one in matches) else _WHOLE
 
 
 def _figures(match: Match) -> list[str]:

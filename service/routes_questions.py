@@ -183,6 +183,10 @@ async def explain(  # noqa: PLR0913, PLR0917 - as many as there are options
     fill: Annotated[
         Literal["mean", "white", "black", "blur"], Query(description="Of `occlusion`: what hidden places become.")
     ] = "mean",
+    relative: Annotated[
+        bool,
+        Query(description="Of `match`: shares beyond what a place brings to the gallery's items on average."),
+    ] = False,
     faithfulness: Annotated[bool, Query(description="Whether it is measured how far the map can be trusted.")] = True,
     raw: Annotated[bool, Query(description="Whether the map's numbers are wanted too.")] = False,
 ) -> Response:
@@ -200,7 +204,13 @@ async def explain(  # noqa: PLR0913, PLR0917 - as many as there are options
         head=head,
         box=box_of(box),
         options=ExplainOptions(
-            method=method, layer=layer, window=window, stride=stride, fill=fill, is_checked=faithfulness
+            method=method,
+            layer=layer,
+            window=window,
+            stride=stride,
+            fill=fill,
+            is_relative=relative,
+            is_checked=faithfulness,
         ),
         with_map=raw,
     )

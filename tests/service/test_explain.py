@@ -77,7 +77,7 @@ def test_a_map_deletes_sooner_than_chance_and_hangs_on_the_weights(explain, meth
 def test_a_match_adds_up_and_lies_on_the_mark(gallery, encoder, networks):
     # Two photos of one mark at two places.
     query, item = plant(2000, "stripes"), plant(2003, "stripes")
-    found = Explainer(encoder, networks, ExplainOptions("match")).match(subject_of(query), subject_of(item))
+    found = Explainer(encoder, networks, ExplainOptions("match")).match(subject_of(query), subject_of(item), gallery)
     stored = encoder.encode(np.stack([found.subject.pixels, found.item.pixels]))
     assert found.score == pytest.approx(float(stored[0] @ stored[1]), abs=2e-3)
     assert found.values.sum() == pytest.approx(found.score, abs=1e-4)
@@ -87,6 +87,19 @@ def test_a_match_adds_up_and_lies_on_the_mark(gallery, encoder, networks):
     # Both are active on the mark, whichever their channels: the check says so.
     assert 0.4 < found.faithfulness.sanity < 0.9
     assert "approximation" not in found.meaning
+
+
+def test_a_relative_match_leaves_out_what_is_usual(gallery, encoder, networks):
+    query, item = plant(2000, "stripes"), plant(2003, "stripes")
+    options = ExplainOptions("match", is_relative=True)
+    found = Explainer(encoder, networks, options).match(subject_of(query), subject_of(item), gallery)
+    embedding = encoder.encode(found.subject.pixels[None])[0]
+    usual = np.mean([embedding @ gallery.embedding_of(f"i{number:05}") for number in range(120)])
+    assert found.values.sum() == pytest.approx(found.score - usual, abs=3e-3)
+    assert query.holds(found.values, slack=16)
+    # With the weights of another item it is another map; the whole shares' is much the same.
+    assert abs(found.faithfulness.sanity) < 0.4
+    assert found.meaning.startswith("What this place brings to the similarity beyond")
 
 
 @pytest.mark.parametrize(

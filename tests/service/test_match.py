@@ -171,6 +171,29 @@ def test_a_class_token_alone_is_approximated_and_what_is_missing_is_said() -> No
     assert not found.is_exact
 
 
+def test_relative_shares_are_beyond_the_usual_by_hand() -> None:
+    # Two patches a photo of two numbers: the query's bring 0.6 and 0.2 of u . v = 0.8 in whole.
+    query = PatchParts(np.array([[0.6, 0], [0.2, 0.6]], np.float32), (1, 2))
+    item = PatchParts(np.array([[0.5, 0.3], [0.5, -0.3]], np.float32), (1, 2))
+    photos = blank(2, 2, 2), blank(2, 2, 2)
+    whole = match(query, item, *photos)
+    assert (whole.usual, whole.similarity) == (None, pytest.approx(0.8))
+    np.testing.assert_allclose(whole.query_map.sum(0), [0.6, 0.2], atol=1e-6)
+    # To the usual (0.5, 0.5) they bring 0.3 and 0.4, and the item's patches 0.4 and 0.1.
+    found = match(query, item, *photos, usual=np.array([0.5, 0.5], np.float32))
+    np.testing.assert_allclose(found.query_map.sum(0), [0.3, -0.2], atol=1e-6)
+    np.testing.assert_allclose(found.item_map.sum(0), [0.58 - 0.4, 0.22 - 0.1], atol=1e-6)
+    assert found.usual == pytest.approx((0.7, 0.5))
+    assert found.query_map.sum() == pytest.approx(found.similarity - 0.7)
+    assert (found.similarity, found.links) == (whole.similarity, whole.links)
+
+
+def test_what_is_usual_is_refused_where_patches_do_not_add_up() -> None:
+    parts = random_parts((2, 2), remainder=True)
+    with pytest.raises(ExplanationError, match="Ask for whole shares"):
+        match(parts, parts, blank(4, 4, 4), blank(4, 4, 4), usual=np.zeros(6, np.float32))
+
+
 def test_links_are_places_in_the_explained_region() -> None:
     # Half of a photo of 80 x 40: a square of 40, of which the upper left quarter answers to itself.
     parts = PatchParts(np.array([[1, 0], [0, 0], [0, 0], [0, 0]], np.float32), (2, 2))

@@ -1,0 +1,138 @@
+"""`modiste explain` and `modiste neighbours-sheet` as a user runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexer.encoders import EMBEDDED
+from tests.test_cli import modiste
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A photo, and a gallery of 60 drawn ones with kNN and linear heads."""
+    folder = tmp_path_factory.mktemp("shop")
+    catalog, gallery = folder / "catalog", folder / "gallery"
+    assert modiste("sample", "--out", catalog, "--count", 60, "--seed", 0).status == 0
+    assert modiste("index", catalog, "--gallery", gallery, "--encoder", EMBEDDED).status == 0
+    assert modiste("fit", "--gallery", gallery, "--targets", "silhouette", "--head", "knn,linear").status == 0
+    return min((catalog / "images").iterdir()), gallery
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a PNG."""
+    with Image.open(path) as picture:
+        assert picture.format in ("PNG", "JPEG")
+        return picture.size
+
+
+def explain(shop: tuple[Path, Path], *options: object) -> Any:
+    photo, gallery = shop
+    return modiste("explain", photo, "--gallery", gallery, *options)
+
+
+@pytest.mark.parametrize("method", ["occlusion", "gradcam"])
+def test_a_label_is_explained_with_a_picture_numbers_and_figures(
+    shop: tuple[Path, Path], tmp_path: Path, method: str
+) -> None:
+    out, array = tmp_path / "map.png", tmp_path / "map.npy"
+    asked = ("--target", "silhouette", "--head", "linear", "--method", method, "--out", out, "--array", array)
+    answer = explain(shop, *asked, "--json").json
+    assert (answer["method"], answer["target"], answer["head"]) == (method, "silhouette", "linear")
+    assert (answer["out"], answer["array"], answer["match"]) == (str(out), str(array), None)
+    values = np.load(array)
+    # As tall as the photo: what was padding is not in it.
+    width, height = size_of(shop[0])
+    assert values.shape[0] == 224
+    assert values.shape[1] == pytest.approx(224 * width / height, abs=1)
+    assert (values.min(), values.max()) == pytest.approx((answer["lowest"], answer["highest"]), abs=1e-5)
+    assert size_of(out)[0] > 300
+    assert 0 <= answer["faithfulness"]["deletion"] <= 1
+    assert {"overlay_png", "map", "receipt"}.isdisjoint(answer)
+
+
+def test_a_label_that_is_asked_for_is_explained(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    asked = ("--target", "silhouette", "--out", tmp_path / "a.png", "--no-faithfulness", "--json")
+    likeliest = explain(shop, *asked).json
+    other = explain(shop, *asked, "--label", "a-line" if likeliest["label"] != "a-line" else "sheath").json
+    assert other["label"] != likeliest["label"]
+    assert other["probability"] < likeliest["probability"]
+    assert other["faithfulness"] is None
+
+
+def test_the_words_say_what_voted_and_how_far_to_trust(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    done = explain(shop, "--target", "silhouette", "--head", "knn", "--out", tmp_path / "a.png")
+    assert done.status == 0
+    assert "(knn head)" in done.out
+    assert "deletion (lower is better)" in done.out
+    assert "voted" in done.out
+    assert done.out.endswith(f"The picture is {tmp_path / 'a.png'}.\n")
+
+
+def test_a_match_is_drawn_with_links(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    found = modiste("search", shop[0], "--gallery", shop[1], "-k", 2, "--json").json["neighbours"][1]
+    out, array = tmp_path / "match.png", tmp_path / "match.npy"
+    answer = explain(shop, "--item", found["item_id"], "--out", out, "--array", array, "--json").json
+    assert answer["method"] == "match"
+    assert answer["similarity"] == pytest.approx(found["similarity"], abs=2e-3)
+    # What the photo's places bring, and the white around it.
+    assert np.load(array).sum() + answer["match"]["padding"] == pytest.approx(answer["similarity"], abs=1e-3)
+    assert answer["match"]["links"]
+    assert (answer["target"], answer["label"], answer["probability"]) == (None, None, None)
+    said = explain(shop, "--item", found["item_id"], "--out", out, "--no-faithfulness").out
+    assert said.startswith(f"Similarity with {found['item_id']}: ")
+    # An item as the query needs no file.
+    item = modiste("explain", "--query-item", found["item_id"], "--gallery", shop[1], "--item", found["item_id"])
+    assert item.status == 0
+
+
+def test_a_sheet_has_a_row_for_each_neighbour(
+    shop: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "sheet.png"
+    answer = modiste("neighbours-sheet", shop[0], "--gallery", shop[1], "-k", 3, "--out", out, "--json").json
+    assert [one["rank"] for one in answer["neighbours"]] == [1, 2, 3]
+    assert all(one["links"] for one in answer["neighbours"])
+    three = size_of(out)
+    done = modiste(
+        "neighbours-sheet", "--query-item", answer["neighbours"][0]["item_id"], "--gallery", shop[1], "-k", 5
+    )
+    assert done.status == 0
+    assert "5 neighbours of" in done.out
+    assert size_of(Path("neighbours.png"))[1] > three[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ((), "name its target"),
+        (("--target", "silhouette", "--method", "magic"), "A method is one of occlusion"),
+        (("--target", "silhouette", "--item", "a"), "name that item, and no target"),
+        (("--target", "silhouette", "--method", "rollout"), "no transformer with a class token"),
+        (("--target", "silhouette", "--head", "knn", "--method", "gradcam"), "a knn head has no gradient"),
+        (("--target", "silhouette", "--label", "sock"), "has no label 'sock'"),
+        (("--target", "silhouette", "--window", "200"), "200"),
+        (("--target", "silhouette", "--fill", "red"), "red"),
+        (("--target", "colour"), "colour"),
+        (("--item", "gone"), "gone"),
+        (("--target", "silhouette", "--query-item", "gone"), "not both"),
+    ],
+)
+def test_what_cannot_be_explained_is_a_sentence_and_leaves_nothing(
+    shop: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...], sentence: str
+) -> None:
+    done = explain(shop, *options, "--out", tmp_path / "map.png")
+    assert done.status in (1, 2)
+    assert sentence in " ".join(done.err.replace("│", "").split())
+    assert not (tmp_path / "map.png").exists()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that are not named are written here."""
+    monkeypatch.chdir(tmp_path)
