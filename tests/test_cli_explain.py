@@ -11,6 +11,9 @@ from PIL import Image
 
 from indexer.encoders import EMBEDDED
 from tests.test_cli import modiste
+from tests.test_docs import documented, keys_of, page
+
+__all__ = ["page"]
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +139,15 @@ def test_what_cannot_be_explained_is_a_sentence_and_leaves_nothing(
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures that are not named are written here."""
     monkeypatch.chdir(tmp_path)
+
+
+def test_every_key_is_on_the_page(shop: tuple[Path, Path], page: str) -> None:
+    item = modiste("search", shop[0], "--gallery", shop[1], "-k", 2, "--json").json["neighbours"][1]["item_id"]
+    answers = [
+        explain(shop, "--target", "silhouette", "--head", "knn", "--json").json,
+        explain(shop, "--item", item, "--json").json,
+    ]
+    keys = {key for answer in answers for key in keys_of(answer) if ".labels." not in key}
+    assert keys == documented(page, "modiste explain")
+    sheet = modiste("neighbours-sheet", shop[0], "--gallery", shop[1], "-k", 1, "--json").json
+    assert keys_of(sheet) == documented(page, "modiste neighbours-sheet")
