@@ -35,6 +35,8 @@ LABEL_METHODS = {
     "rollout": "How much of what the network sums up comes from here (attention rollout), whatever the label.",
 }
 METHODS = (*LABEL_METHODS, "match")
+# What people call them.
+NAMES = {"gradcam": "Grad-CAM", "rollout": "attention rollout"}
 _MATCH = "The share of the similarity that this place brings; where it is below 0, it takes away from it."
 _RELATIVE = (
     "What this place brings to the similarity beyond what it brings to the gallery's items on average; where it is "

@@ -10,6 +10,7 @@ from data.catalog import Box
 from data.images import encode_png
 from service import answers
 from service.conversion import item_answer
+from service.explain import NAMES
 from service.faithfulness import verdict
 from service.match_overlay import draw_match
 from service.overlay import draw_explanation
@@ -57,7 +58,8 @@ def label_answer(
         font_file: Of the picture; None for Pillow's own font.
     """
     card = fitted.card
-    title = f"{card.target}: {label}, {explained.score:.2f} ({card.kind} head, {explained.method})"
+    method = NAMES.get(explained.method, explained.method)
+    title = f"{card.target}: {label}, {explained.score:.2f} ({card.kind} head, {method})"
     picture = draw_explanation(
         explained.subject,
         explained.values,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# A share of a map's range by which resizing moves its highest values.
+_AS_HIGH = 1e-3
 # Pixels of a drawn photo, and the most that a side of it has: a tall and a wide one are as easy to see as a square one.
 _PHOTO, _LONGEST = 300_000, 1024
 # A photo of few pixels is blown up so many times at most.
@@ -143,8 +145,13 @@ def peak_of(placed: NDArray[np.float32], subject: Subject, scale: ColourScale) -
     """Column and row of the highest value in the picture; None where nothing stands out, or speaks for the answer."""
     if placed.min() == placed.max() or (scale.is_signed and placed.max() <= 0):
         return None
-    row, column = np.unravel_index(placed.argmax(), placed.shape)
-    return subject.part.left + int(column), subject.part.top + int(row)
+    # The middle of all that is as high and hangs together: a window or a patch is, from edge to edge.
+    from scipy.ndimage import center_of_mass, label
+
+    highest = np.unravel_index(placed.argmax(), placed.shape)
+    parts, _ = label(placed >= placed.max() - _AS_HIGH * np.ptp(placed))
+    row, column = center_of_mass(parts == parts[highest])
+    return subject.part.left + round(column), subject.part.top + round(row)
 
 
 def draw_ring(picture: Image.Image, middle: tuple[int, int]) -> None:

@@ -420,3 +420,15 @@ def test_the_photo_is_left_as_it_is():
     drawn(subject, values)
     assert np.array_equal(subject.picture, before)
     assert np.array_equal(values, bump())
+
+
+def test_the_ring_is_in_the_middle_of_a_window_that_is_highest_everywhere() -> None:
+    photo = np.full((64, 64, 3), 128, np.uint8)
+    subject = Subject(photo, photo)
+    values = np.zeros((64, 64), np.float32)
+    values[8:24, 30:50] = 1
+    # As high and elsewhere: of two the first counts.
+    values[40:60, 2:8] = 1
+    scale = ColourScale.of([values], signed=False)
+    column, row = peak_of(to_picture(values, subject), subject, scale)
+    assert (column, row) == (pytest.approx(39.5, abs=1), pytest.approx(15.5, abs=1))
