@@ -137,7 +137,7 @@ def neighbours_sheet(
     as_json: JsonOption = False,
 ) -> None:
     """Draw a query and its neighbours, each pair with the places that make them alike."""
-    from data.images import ImageError, encode_png
+    from data.images import encode_png
     from indexer.encoders import load_encoder_of
     from indexer.files import replace_file
     from indexer.filters import parse_where
@@ -158,20 +158,7 @@ def neighbours_sheet(
         group_by_product=by_product,
         exclude=query if isinstance(query, str) else None,
     )
-    rows: list[tuple[Subject | None, Match | None, list[str]]] = []
-    described = []
-    for rank, near in enumerate(found, 1):
-        lines = [near.item.item_id, *label_lines(near.item)]
-        try:
-            explained = explainer.match(subject, _subject(opened, near.item.item_id, opened.card), opened)
-        except ImageError as error:
-            # The sheet says so; the neighbour is one all the same.
-            print(f"{near.item.item_id}: {error}", file=sys.stderr)
-            rows.append((None, None, lines))
-            described.append(_neighbour(rank, near, None))
-        else:
-            rows.append((explained.item, explained.match, lines))
-            described.append(_neighbour(rank, near, explained.match))
+    rows, matches = _match_each(explainer, opened, subject, found)
     replace_file(out, encode_png(draw_match_sheet(subject, rows, font_file=font)))
     if as_json:
         return print_json(
@@ -181,7 +168,7 @@ def neighbours_sheet(
                 "version": opened.snapshot.version,
                 "encoder": opened.card.name,
                 "out": str(out),
-                "neighbours": described,
+                "neighbours": [_neighbour(rank, *one) for rank, one in enumerate(zip(found, matches, strict=True), 1)],
             }
         )
     print(f"{len(found)} neighbours of {_name(query)}; the sheet is {out}.")
@@ -268,6 +255,25 @@ def _match(gallery: Gallery, query: CatalogItem | str, item_id: str, asked: _Ask
         with_map=asked.with_map,
         font_file=asked.font,
     )
+
+
+def _match_each(
+    explainer: Explainer, gallery: Gallery, query: Subject, found: Sequence[Neighbour]
+) -> tuple[list[tuple[Subject | None, Match | None, list[str]]], list[Match | None]]:
+    """The rows of a sheet of neighbours, and the match of each; None where its photo cannot be read any more."""
+    from data.images import ImageError
+
+    rows: list[tuple[Subject | None, Match | None, list[str]]] = []
+    for near in found:
+        item, match = None, None
+        try:
+            explained = explainer.match(query, _subject(gallery, near.item.item_id, gallery.card), gallery)
+            item, match = explained.item, explained.match
+        except ImageError as error:
+            # The sheet says so; the neighbour is one all the same.
+            print(f"{near.item.item_id}: {error}", file=sys.stderr)
+        rows.append((item, match, [near.item.item_id, *label_lines(near.item)]))
+    return rows, [match for _, match, _ in rows]
 
 
 def _receipt(gallery: Gallery) -> answers.Receipt:

@@ -121,6 +121,10 @@ def replace_file(path: Path, content: bytes) -> None:
         aside.write_bytes(content)
         fsync(aside)
         aside.rename(path)
+    except OSError as error:
+        # Who asked knows this name, and not the one aside.
+        error.filename = str(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
     fsync(path.parent)

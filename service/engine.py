@@ -198,7 +198,7 @@ class Engine:
             explainer = Explainer(encoder, self._networks, question.options, check=ticket.check)
             number = explainer.label_number(subject, fitted, question.label)
             explained = explainer.label(subject, fitted, number)
-            return label_answer(
+            answer = label_answer(
                 explained,
                 fitted,
                 fitted.card.labels[number],
@@ -207,6 +207,8 @@ class Engine:
                 receipt=receipt_of(serving, ticket, [fitted]),
                 with_map=question.with_map,
             )
+        # Once more, with the time that this stage took.
+        return replace(answer, receipt=receipt_of(serving, ticket, [fitted]))
 
     def _explain_match(
         self, serving: Serving, question: ExplainQuestion, item_id: str, ticket: Ticket
@@ -218,12 +220,13 @@ class Engine:
         with ticket.stage("explain"):
             explainer = Explainer(encoder, self._networks, question.options, check=ticket.check)
             explained = explainer.match(query, item, serving.gallery)
-            return match_answer(
+            answer = match_answer(
                 explained,
                 serving.gallery.item(item_id),
                 receipt=receipt_of(serving, ticket),
                 with_map=question.with_map,
             )
+        return replace(answer, receipt=receipt_of(serving, ticket))
 
     def _subject(
         self,

@@ -118,7 +118,8 @@ def scaled(subject: Subject, factor: float) -> Subject:
     size = max(1, round(width * factor)), max(1, round(height * factor))
     if size == (width, height):
         return subject
-    return replace(subject, picture=np.array(Image.fromarray(subject.picture).resize(size, Image.Resampling.LANCZOS)))
+    picture = np.array(Image.fromarray(subject.picture).resize(size, Image.Resampling.LANCZOS))
+    return replace(subject, picture=picture, size=subject.size or (width, height))
 
 
 def paint(subject: Subject, placed: NDArray[np.float32], scale: ColourScale) -> Image.Image:

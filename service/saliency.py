@@ -35,19 +35,28 @@ class Subject:
         pixels: (S, S, 3) uint8, letterboxed.
         picture: (H, W, 3) uint8, the whole EXIF-turned photo, not larger than it is shown.
         box: The region that was letterboxed, as fractions; None for the whole photo.
+        size: Width and height, pixels, of the photo or of what comes nearest to it; None for the picture's own. A
+            picture drawn in another size keeps it: a box of few pixels rounds to another shape in each size.
     """
 
     pixels: NDArray[np.uint8]
     picture: NDArray[np.uint8]
     box: Box | None = None
+    size: tuple[int, int] | None = None
 
     @property
     def part(self) -> Area:
         """The region that was letterboxed, in pixels of the picture."""
         height, width = self.picture.shape[:2]
-        return Area(0, 0, width, height) if self.box is None else crop_area(width, height, self.box)
+        return _part(width, height, self.box)
 
     @property
     def area(self) -> Area:
-        """Where that region lies in `pixels`, to a pixel; the rest is padding."""
-        return letterbox_area(self.part.width, self.part.height, len(self.pixels))
+        """Where that region lies in `pixels`, to a pixel or two of a box; the rest is padding."""
+        height, width = self.picture.shape[:2]
+        part = _part(*(self.size or (width, height)), self.box)
+        return letterbox_area(part.width, part.height, len(self.pixels))
+
+
+def _part(width: int, height: int, box: Box | None) -> Area:
+    return Area(0, 0, width, height) if box is None else crop_area(width, height, box)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from indexer import files
-from indexer.files import digest_ahead, file_part, sha256, size_on_disk
+from indexer.files import digest_ahead, file_part, replace_file, sha256, size_on_disk
 
 
 def wait_for_threads():
@@ -55,6 +55,15 @@ def test_a_file_that_cannot_be_read_fails_for_who_asks_for_it(tmp_path):
     with pytest.raises(IsADirectoryError):
         sha256(folder)
     assert sha256(file) == hashlib.sha256(b"x").hexdigest()
+
+
+@pytest.mark.parametrize("name", ["folder", "nowhere/file"])
+def test_a_file_that_cannot_be_written_is_named_as_it_was_asked_for(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError) as raised:  # noqa: PT011 - one of two kinds
+        replace_file(tmp_path / name, b"x")
+    assert raised.value.filename == str(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_any_text_is_part_of_a_file_name():

@@ -213,6 +213,7 @@ def test_an_explanation_names_the_label_and_draws_the_map(engine):
     assert picture.width > 2 * side
     assert answer.box == (0, 0, 1, 1)
     assert (answer.match, answer.similarity, answer.votes, answer.remarks) == (None, None, [], [])
+    assert set(answer.receipt.timings_ms) == {"decode", "explain", "total"}
     of_item = engine.explain(ExplainQuestion("type", item_id="i00004", head="linear", label="top"), ticket())
     assert of_item.label == "top"
     assert of_item.probability == pytest.approx(float(probabilities[2]), abs=1e-6)

@@ -413,6 +413,18 @@ def test_a_subject_is_scaled_with_its_parts():
     assert scaled(subject, 1) is subject
 
 
+def test_a_subject_has_its_padding_where_it_was_whatever_size_it_is_drawn_in():
+    # 10 of 400 pixels are letterboxed to 24 x 96; at a quarter they would be 2 x 10, and letterboxed to 19 x 96.
+    subject = plain(400, 400, box=Box(0.5, 0.25, 0.025, 0.1))
+    assert (subject.area.width, subject.area.height) == (24, 96)
+    small = scaled(subject, 0.25)
+    assert (small.part.width, small.part.height) == (2, 10)
+    assert small.area == scaled(small, 4).area == subject.area
+    values = np.zeros((SIDE, SIDE), np.float32)
+    values[subject.area.rows, subject.area.columns] = 1
+    assert to_picture(values, small).min() == 1
+
+
 def test_the_photo_is_left_as_it_is():
     subject = noise(60, 90)
     before = subject.picture.copy()
