@@ -54,7 +54,8 @@ class Subject:
     def area(self) -> Area:
         """Where that region lies in `pixels`, to a pixel or two of a box; the rest is padding."""
         height, width = self.picture.shape[:2]
-        part = _part(*(self.size or (width, height)), self.box)
+        width, height = self.size or (width, height)
+        part = _part(width, height, self.box)
         return letterbox_area(part.width, part.height, len(self.pixels))
 
 
