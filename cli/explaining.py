@@ -41,13 +41,6 @@ class _Asked:
 
 QueryOption = Annotated[str | None, typer.Option("--query-item", help="An item of the gallery instead of a photo.")]
 BoxOption = Annotated[str | None, typer.Option(help="Region of the photo: x,y,width,height as fractions 0..1.")]
-RelativeOption = Annotated[
-    bool,
-    typer.Option(
-        "--relative/--whole",
-        help="Of match: shares beyond what a place brings to the gallery's items on average, or whole ones.",
-    ),
-]
 
 
 def explain(
@@ -78,7 +71,13 @@ def explain(
     fill: Annotated[
         str, typer.Option(help="Of occlusion: what hidden places become: mean, white, black, blur.")
     ] = "mean",
-    relative: RelativeOption = False,
+    relative: Annotated[
+        bool,
+        typer.Option(
+            "--relative/--whole",
+            help="Of match: shares beyond what a place brings to the gallery's items on average, or whole ones.",
+        ),
+    ] = False,
     faithfulness: Annotated[
         bool, typer.Option(help="Measure how far the map can be trusted, which takes longer than most maps.")
     ] = True,
@@ -131,7 +130,15 @@ def neighbours_sheet(
     ] = None,
     box: BoxOption = None,
     by_product: Annotated[bool, typer.Option("--by-product", help="The closest photo of each product only.")] = False,
-    relative: RelativeOption = True,
+    relative: Annotated[
+        bool | None,
+        typer.Option(
+            "--relative/--whole",
+            help="Shares beyond what a place brings to the gallery's items on average, or whole ones. Default: "
+            "relative, but whole where the encoder pools cls, whose patches do not add up.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Write the sheet into this PNG.")] = Path("neighbours.png"),
     font: FontOption = None,
     as_json: JsonOption = False,
@@ -150,7 +157,8 @@ def neighbours_sheet(
     opened = Gallery(gallery)
     subject = _subject(opened, query, opened.card)
     encoder = load_encoder_of(opened.card)
-    explainer = Explainer(encoder, Networks(), ExplainOptions("match", is_relative=relative, is_checked=False))
+    is_relative = encoder.card.pooling != "cls" if relative is None else relative
+    explainer = Explainer(encoder, Networks(), ExplainOptions("match", is_relative=is_relative, is_checked=False))
     found = opened.neighbours(
         encoder.encode(subject.pixels[None])[0],
         k,

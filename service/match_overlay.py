@@ -53,6 +53,7 @@ _RELATIVE = (
     "The numbers say by how much the similarity would pass the gallery's usual one if all of the photo matched as that "
     "place does."
 )
+_APPROXIMATE = "The maps are an approximation: with this pooling no sum over places makes the similarity."
 _ENDS = ("lowers the similarity", "raises it")
 
 _Point = tuple[float, float]
@@ -130,17 +131,15 @@ def draw_match_sheet(
     right = stack([text([heading], body, rows[0].width if rows else LEAST_WIDTH), *rows], GAP // 2)
     photo = _tile(_photo(_fitted(query, (_QUERY, _QUERY))), _QUERY)
     sheet = beside([stack([text(["Query"], body, _QUERY), photo], GAP // 2), right], 2 * GAP)
-    key = (
-        []
-        if scale is None
-        else [legend(scale, body, sheet.width, ends=_ENDS, notes=[_meaning([one for _, one, _ in found])])]
-    )
+    matches = [one for _, one, _ in found if one is not None]
+    notes = [_meaning(matches), *([] if all(one.is_exact for one in matches) else [_APPROXIMATE])]
+    key = [] if scale is None else [legend(scale, body, sheet.width, ends=_ENDS, notes=notes)]
     return page("", [sheet, *key], [], sheet.width, font_file)
 
 
-def _meaning(matches: Sequence[Match | None]) -> str:
+def _meaning(matches: Sequence[Match]) -> str:
     """What the numbers of maps say; those of one picture are all relative or all whole."""
-    return _RELATIVE if any(one is not None and one.usual is not None for one in matches) else _WHOLE
+    return _RELATIVE if any(one.usual is not None for one in matches) else _WHOLE
 
 
 def _figures(match: Match) -> list[str]:
@@ -151,7 +150,7 @@ def _figures(match: Match) -> list[str]:
         total = sum(link.share for link in match.links)
         figures[0] += f" The linked places bring {total:.2g} of it ({brought})."
     if not match.is_exact:
-        figures.append("The maps are an approximation: with this pooling no sum over places makes the similarity.")
+        figures.append(_APPROXIMATE)
     return figures
 
 

@@ -110,6 +110,28 @@ def test_a_sheet_has_a_row_for_each_neighbour(
     assert size_of(Path("neighbours.png"))[1] > three[1]
 
 
+def test_a_sheet_of_an_encoder_whose_patches_do_not_add_up_has_whole_shares(
+    shop: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """DINOv2 pools `cls` unless told otherwise, and a relative match of that is refused."""
+    from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
+
+    config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 14, "image_size": 56}
+    Dinov2Model(Dinov2Config(**config)).save_pretrained(tmp_path / "tiny")
+    size = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+    BitImageProcessorPil(**size).save_pretrained(tmp_path / "tiny")
+    asked = ("--gallery", tmp_path / "gallery")
+    made = modiste(
+        "index", shop[0].parents[1], *asked, "--encoder", tmp_path / "tiny", "--runtime", "torch", "--limit", 5
+    )
+    assert made.status == 0
+    answer = modiste("neighbours-sheet", shop[0], *asked, "-k", 2, "--json").json
+    assert all(one["links"] for one in answer["neighbours"])
+    refused = modiste("neighbours-sheet", shop[0], *asked, "-k", 2, "--relative")
+    assert refused.status == 2
+    assert "this one pools 'cls'" in refused.err
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

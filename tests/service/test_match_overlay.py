@@ -295,6 +295,13 @@ def test_the_querys_maps_count_for_the_scale_of_a_sheet():
     assert np.abs(tile(sheet, 0, 2)[10, 10].astype(int) - wanted).max() <= 1
 
 
+def test_a_sheet_says_where_its_maps_are_an_approximation():
+    one, other = (draw_match_sheet(plain(50, 50), [(plain(50, 50), match_of(is_exact=x), [])]) for x in (True, False))
+    # Above the legend's words both are the same.
+    assert np.array_equal(one[:300], other[:300])
+    assert one.shape != other.shape or (one != other).any()
+
+
 def test_no_neighbours():
     sheet = draw_match_sheet(plain(300, 300), [])
     assert of_colour(sheet[FIRST : FIRST + 320, 30:350], (200, 200, 200)).all()
