@@ -23,6 +23,8 @@ from indexer.encoders import Encoder, EncoderCard, EncoderError, Weights, unit_l
 from indexer.files import sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 RUNTIMES = ("auto", "openvino", "torch")
@@ -249,18 +251,29 @@ def _converted(weights: Weights, card: EncoderCard, *, maps: bool = False) -> Pa
     """The network as OpenVINO's model.xml, converted on first use; later starts need no torch."""
     folder = _conversion_folder(card, maps=maps)
     if not _is_intact(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            aside = Path(scratch) / "model"
-            (_convert_maps if maps else _convert)(weights, card, aside)
-            try:
-                aside.rename(folder)
-            except OSError:
-                # Another process was quicker; its conversion is the same.
-                if not _is_intact(folder):
-                    raise
+        try:
+            _convert_into(folder, weights, card, _convert_maps if maps else _convert)
+        except OSError as error:
+            raise EncoderError(
+                f"Encoder '{card.name}' is converted for OpenVINO on first use, and the result cannot be kept in "
+                f"{folder.parent}: {error.strerror or error}. Let the environment variable MODISTE_CACHE name a folder "
+                f"that can be written to."
+            ) from error
     return folder / "model.xml"
+
+
+def _convert_into(folder: Path, weights: Weights, card: EncoderCard, convert: Callable[..., None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        aside = Path(scratch) / "model"
+        convert(weights, card, aside)
+        try:
+            aside.rename(folder)
+        except OSError:
+            # Another process was quicker; its conversion is the same.
+            if not _is_intact(folder):
+                raise
 
 
 def convert_network(network: Any, image_size: int) -> Any:

@@ -293,6 +293,19 @@ def test_the_cache_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert cache_folder().parent.name == "modiste"
 
 
+@pytest.mark.parametrize("maps", [False, True])
+def test_a_cache_that_cannot_be_written_is_named_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maps: bool
+) -> None:
+    # A file, since folders refuse no superuser.
+    (tmp_path / "openvino").write_bytes(b"")
+    monkeypatch.setenv("MODISTE_CACHE", str(tmp_path))
+    weights = find_weights(EMBEDDED, download=False)
+    card = weights.card(pooling=None, runtime="openvino", precision="fp32")
+    with pytest.raises(EncoderError, match=rf"kept in {tmp_path / 'openvino'}: File exists\. .*MODISTE_CACHE"):
+        runtimes._converted(weights, card, maps=maps)
+
+
 RUNS: dict[str, tuple[Any, dict[str, Any]]] = {
     "fashionnet-small": ("fashionnet-small", {"image_size": 64}),
     "simple-cnn": ("simple-cnn", {"image_size": 28, "pooling": "gem"}),
