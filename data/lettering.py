@@ -57,7 +57,7 @@ class Lettering:
         try:
             return cls(ImageFont.truetype(font_file, size), line, is_bundled=False)
         except OSError as error:
-            raise OSError(f"A TrueType or OpenType font was wanted; {font_file} is none: {error}.") from error
+            raise OSError(f"A TrueType or OpenType font was wanted; {font_file} is none: {error}") from error
 
     def width(self, text: str) -> int:
         """Pixels that a line takes."""
