@@ -221,6 +221,8 @@ class MatchedItem:
         usual: What the query's places bring to the gallery's items on average, which a relative map leaves out; null
             where shares are whole.
         padding: The part that the white around the query brings.
+        item_usual: As `usual`, of the item's places.
+        item_padding: As `padding`, of the white around the item.
         is_exact: Whether the map, its padding and what is left out add up to the similarity; else it approximates it.
         map: (H, W) values over the item's photo, where they were asked for.
     """
@@ -230,6 +232,8 @@ class MatchedItem:
     unattributed: float
     usual: float | None
     padding: float
+    item_usual: float | None
+    item_padding: float
     is_exact: bool
     map: list[list[float]] | None
 

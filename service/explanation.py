@@ -113,6 +113,8 @@ def match_answer(
         unattributed=match.unattributed,
         usual=None if match.usual is None else match.usual[0],
         padding=match.padding[0],
+        item_usual=None if match.usual is None else match.usual[1],
+        item_padding=match.padding[1],
         is_exact=match.is_exact,
         map=_numbers(match.item_map[other.area.rows, other.area.columns]) if with_map else None,
     )
