@@ -69,6 +69,7 @@ def quality(gallery: Gallery, items: list[CatalogItem], networks: Networks, *, h
         with encode_across(encoder, cpu_count()) as encode:
             for method, measured in _of_head(fitted, encoder, items, networks, encode).items():
                 rows.append([kind, method, *_cells(measured)])
+        print(f"{kind}: done", flush=True)
     with encode_across(own, cpu_count()) as encode:
         for method, measured in _of_matches(gallery, own, items, networks, encode).items():
             rows.append(["(nearest item)", method, *_cells(measured)])

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import FontOption, FormatOption, GalleryOption, JsonOption, MapOption, check_kinds, names_of
+from cli.options import (
+    FontOption,
+    FormatOption,
+    GalleryOption,
+    JsonOption,
+    MapOption,
+    check_files,
+    check_kinds,
+    names_of,
+)
 from cli.output import print_json, print_table
 from cli.progress import show_progress
 from cli.sheets import draw_cases
@@ -55,7 +64,7 @@ def audit(
     kinds = None if head is None else names_of(head, "--head")
     check_kinds(kinds or ())
     asked, wanted = _conditions_of(conditions), names_of(targets, "--targets")
-    _check_places(report, sheet)
+    check_files({"--report": report, "--sheet": sheet})
     opened = Gallery(gallery)
     heads = [_heads_of(opened, target, kinds) for target in wanted]
     if queries is None:
@@ -113,15 +122,6 @@ def _conditions_of(text: str | None) -> list[str]:
     if unknown:
         raise typer.BadParameter(f"--conditions is {', '.join(CONDITIONS)}; got {', '.join(unknown)}.")
     return names
-
-
-def _check_places(report: Path | None, sheet: Path | None) -> None:
-    """What cannot be written is told before the work."""
-    for option, file in (("--report", report), ("--sheet", sheet)):
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if file.is_dir():
-                raise typer.BadParameter(f"{option} is a file to write; {file} is a folder.")
 
 
 def _heads_of(gallery: Gallery, target: str, kinds: Sequence[str] | None) -> list[FittedHead]:

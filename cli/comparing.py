@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import FontOption, FormatOption, GalleryOption, JsonOption, MapOption, check_fitted_kinds, names_of
+from cli.options import (
+    FontOption,
+    FormatOption,
+    GalleryOption,
+    JsonOption,
+    MapOption,
+    check_files,
+    check_fitted_kinds,
+    names_of,
+)
 from cli.output import print_json, print_table, value_text
 from cli.progress import show_progress
 from cli.sheets import draw_answers
@@ -130,10 +139,7 @@ def compare(
 
 def _check_places(report: Path | None, sheets: Path | None) -> None:
     """What cannot be written is told before the work."""
-    if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        if report.is_dir():
-            raise typer.BadParameter(f"--report is a file to write; {report} is a folder.")
+    check_files({"--report": report})
     if sheets is not None:
         if sheets.is_file():
             raise typer.BadParameter(f"--sheets is a folder to write into; {sheets} is a file.")

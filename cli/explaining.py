@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.labelling import HeadOption, load_heads
-from cli.options import FontOption, GalleryOption, JsonOption
+from cli.options import FontOption, GalleryOption, JsonOption, check_files
 from cli.output import plain_labels, print_json, print_table
 from cli.sheets import label_lines
 
@@ -69,8 +69,8 @@ def explain(
         int | None, typer.Option(min=1, help="Of occlusion: its steps. Default: half the window.")
     ] = None,
     fill: Annotated[
-        str, typer.Option(help="Of occlusion: what hidden places become: mean, white, black, blur.")
-    ] = "mean",
+        str | None, typer.Option(help="Of occlusion: what hides: mean (the default), white, black or blur.")
+    ] = None,
     relative: Annotated[
         bool,
         typer.Option(
@@ -93,7 +93,8 @@ def explain(
 
     query = _query(photo, query_item, box)
     method = method or ("occlusion" if item is None else "match")
-    check_question(method, target, item)
+    check_question(method, target, item, label=label, head=head)
+    check_files({"--out": out, "--array": array})
     options = ExplainOptions(
         method=method,
         layer=layer,
@@ -154,6 +155,7 @@ def neighbours_sheet(
     from service.networks import Networks
 
     query = _query(photo, query_item, box)
+    check_files({"--out": out})
     opened = Gallery(gallery)
     subject = _subject(opened, query, opened.card)
     encoder = load_encoder_of(opened.card)

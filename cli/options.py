@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,3 +102,20 @@ def check_fitted_kinds(kinds: Sequence[str]) -> None:
         raise typer.BadParameter("A comparator is trained by `modiste finetune` and added with --run RUN.")
     if unknown:
         raise typer.BadParameter(f"--head is {', '.join(KINDS)}; got {', '.join(unknown)}.")
+
+
+def check_files(files: Mapping[str, Path | None]) -> None:
+    """Refuses what cannot be written, before the work, and makes the folders of what can.
+
+    Args:
+        files: To be written, by their options; None for one that is not.
+
+    Raises:
+        typer.BadParameter: One is a folder.
+        OSError: The folder of one cannot be made.
+    """
+    for option, file in files.items():
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir():
+                raise typer.BadParameter(f"{option} is a file to write; {file} is a folder.")

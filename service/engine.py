@@ -49,12 +49,15 @@ if TYPE_CHECKING:
     from data.catalog import Box, Labels
     from indexer.encoders import Encoder, EncoderCard
     from indexer.filters import Where
+    from service.explain import ExplainOptions
     from service.questions import ClassifyQuestion, ExplainQuestion, NeighboursQuestion, NewItem
     from service.serving import Serving
     from service.settings import Settings
 
 # Photos of catalogs come a page at a time; heat maps take a core for a while, and edits wait for each other anyway.
 _IMAGE_PLACES, _EXPLAIN_PLACES, _EDIT_PLACES = 256, 4, 32
+# Photos that an explanation encodes together.
+_SHARE = 2
 # Seconds that an edit waits for a writer of another process.
 _WRITER_S = 1.0
 
@@ -184,7 +187,13 @@ class Engine:
             ExplanationError: No such method or label, or the head or the encoder cannot be explained so.
             QuestionError, ImageError, ItemNotFoundError, HeadError, StoredHeadError: As for the other questions.
         """
-        check_question(question.options.method, question.target, question.match_item_id)
+        check_question(
+            question.options.method,
+            question.target,
+            question.match_item_id,
+            label=question.label,
+            head=question.head,
+        )
         if question.item_id is not None and question.box is not None:
             raise QuestionError("A box is of a photo that is sent; an item has its own.")
         serving = self.state.serving
@@ -195,7 +204,7 @@ class Engine:
         encoder = serving.encoder_of(fitted.card)
         subject = self._subject(serving, question.photo, question.item_id, question.box, encoder, ticket)
         with ticket.stage("explain"):
-            explainer = Explainer(encoder, self._networks, question.options, check=ticket.check)
+            explainer = self._explainer(encoder, question.options, ticket)
             number = explainer.label_number(subject, fitted, question.label)
             explained = explainer.label(subject, fitted, number)
             answer = label_answer(
@@ -218,7 +227,7 @@ class Engine:
         query = self._subject(serving, question.photo, question.item_id, question.box, encoder, ticket)
         item = self._subject(serving, None, item_id, None, encoder, ticket)
         with ticket.stage("explain"):
-            explainer = Explainer(encoder, self._networks, question.options, check=ticket.check)
+            explainer = self._explainer(encoder, question.options, ticket)
             explained = explainer.match(query, item, serving.gallery)
             answer = match_answer(
                 explained,
@@ -227,6 +236,14 @@ class Engine:
                 with_map=question.with_map,
             )
         return replace(answer, receipt=receipt_of(serving, ticket))
+
+    def _explainer(self, encoder: Encoder, options: ExplainOptions, ticket: Ticket) -> Explainer:
+        def encode(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            # An encoder that takes one batch at a time would keep questions waiting for all of these.
+            parts = [pixels[start : start + _SHARE] for start in range(0, len(pixels), _SHARE)]
+            return np.concatenate([encoder.encode(part) for part in parts])
+
+        return Explainer(encoder, self._networks, options, encode=encode, check=ticket.check)
 
     def _subject(
         self,

@@ -35,6 +35,8 @@ LABEL_METHODS = {
     "rollout": "How much of what the network sums up comes from here (attention rollout), whatever the label.",
 }
 METHODS = (*LABEL_METHODS, "match")
+# Options that one method has, by the name that they have over HTTP and on the command line.
+_OPTIONS = {"layer": "gradcam", "window": "occlusion", "stride": "occlusion", "fill": "occlusion", "relative": "match"}
 # What people call them.
 NAMES = {"gradcam": "Grad-CAM", "rollout": "attention rollout"}
 _MATCH = "The share of the similarity that this place brings; where it is below 0, it takes away from it."
@@ -46,6 +48,8 @@ _APPROXIMATE = (
     " This encoder sums a photo up in a class token, which has no places: the shares are of the mean of its patches "
     "instead, an approximation."
 )
+# A share of a value that float32 loses on the way.
+_ROUNDING = 1e-4
 # Of weights, where one more costs next to nothing: the mean says more than one of them.
 _SHUFFLES = 8
 # Of networks: with one of them the correlation of single photos is -0.66 to 0.61 by chance (docs/experiments.md).
@@ -66,7 +70,7 @@ class ExplainOptions:
         window: Of occlusion: side of what is hidden, pixels of the letterboxed photo; None for a seventh of its side,
             or as much as fits the photo.
         stride: Of occlusion: its steps; None for half the window.
-        fill: Of occlusion: what hidden pixels become, one of service.occlusion.FILLS.
+        fill: Of occlusion: what hidden pixels become, one of service.occlusion.FILLS; None for `mean`.
         links: Of match: pairs of patches that are linked, at most.
         is_relative: Of match: whether shares are what a place brings beyond what it brings to the gallery on average.
         is_checked: Whether faithfulness is measured, which takes longer than most maps.
@@ -76,10 +80,21 @@ class ExplainOptions:
     layer: str | None = None
     window: int | None = None
     stride: int | None = None
-    fill: str = "mean"
+    fill: str | None = None
     links: int = 8
     is_relative: bool = False
     is_checked: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises:
+        ExplanationError: There is no such method, or it does not have an option that is given.
+        """
+        if self.method not in METHODS:
+            raise ExplanationError(f"A method is one of {', '.join(METHODS)}; got '{self.method}'.")
+        given = {"layer": self.layer, "window": self.window, "stride": self.stride, "fill": self.fill}
+        for name, value in {**given, "relative": self.is_relative or None}.items():
+            if value is not None and _OPTIONS[name] != self.method:
+                raise ExplanationError(f"'{name}' is an option of {_OPTIONS[name]}; {self.method} has none.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +120,12 @@ class Explained:
     faithfulness: Faithfulness | None
     match: Match | None = None
     item: Subject | None = None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the map says the same of every place, but for rounding."""
+        values = self.on_photo
+        return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())
 
     @property
     def on_photo(self) -> NDArray[np.float32]:
@@ -238,7 +259,7 @@ class Explainer:
             logit,
             window=window,
             stride=options.stride or max(1, window // 2),
-            fill=options.fill,
+            fill=options.fill or "mean",
             check=self._check,
         )
 
@@ -286,16 +307,16 @@ def possible_methods(card: EncoderCard, *, has_layers: bool) -> tuple[str, ...]:
     return ("occlusion", *inside, "match")
 
 
-def check_question(method: str, target: str | None, match_item_id: str | None) -> None:
-    """Returns where a method has what it needs: a match the item that is matched, any other a target.
+def check_question(
+    method: str, target: str | None, match_item_id: str | None, *, label: str | None, head: str | None
+) -> None:
+    """Returns where a method has what it needs, and nothing else: a match the item that is matched, any other a target.
 
     Raises:
-        ExplanationError: It has not, or there is no such method.
+        ExplanationError: It has not.
     """
-    if method not in METHODS:
-        raise ExplanationError(f"A method is one of {', '.join(METHODS)}; got '{method}'.")
-    if method == "match" and (match_item_id is None or target is not None):
-        raise ExplanationError("A match is with an item of the gallery: name that item, and no target.")
+    if method == "match" and (match_item_id is None or any((target, label, head))):
+        raise ExplanationError("A match is with an item of the gallery: name that item, and no target, label or head.")
     if method != "match" and (target is None or match_item_id is not None):
         raise ExplanationError(f"{method} explains what a head says: name its target, and no item to match.")
 

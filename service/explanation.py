@@ -166,18 +166,20 @@ def _faithfulness(explained: Explained) -> answers.Faithfulness | None:
         insertion_curve=[*measured.insertion_curve],
         sanity=measured.sanity,
         randomised=measured.randomised,
-        verdict=_verdict(measured, explained.method),
+        verdict=_verdict(explained, measured),
     )
 
 
 def _lines(explained: Explained, remarks: Sequence[str]) -> list[str]:
     """What is written below the picture."""
     measured = explained.faithfulness
-    return [*([] if measured is None else [_verdict(measured, explained.method)]), *remarks]
+    return [*([] if measured is None else [_verdict(explained, measured)]), *remarks]
 
 
-def _verdict(measured: Faithfulness, method: str) -> str:
-    return verdict(measured, score="similarity" if method == "match" else "probability")
+def _verdict(explained: Explained, measured: Faithfulness) -> str:
+    if explained.is_flat:
+        return "Nothing stands out: the map is the same everywhere, so it says nothing of places."
+    return verdict(measured, score="similarity" if explained.match else "probability")
 
 
 def _numbers(values: NDArray[np.float32]) -> list[list[float]]:

@@ -67,8 +67,8 @@ def gradcam(
     if name not in names:
         listed = ", ".join([*names][-_LISTED:])
         raise ExplanationError(
-            f"Grad-CAM needs a layer that gives a map and runs once, and '{name}' is none of this network. The last "
-            f"of its {len(names)}: {listed}."
+            f"Grad-CAM needs a layer that gives a map and runs once, and '{name[:100]}' is none of this network. The "
+            f"last of its {len(names)}: {listed}."
         )
     method = LayerGradCam(logit, network.backbone.get_submodule(name))
     values = method.attribute(photo, relu_attributions=True)

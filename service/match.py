@@ -105,7 +105,7 @@ def match(
     if usual is not None and not is_exact:
         raise ExplanationError(
             "A relative match needs an encoder whose patches add up to its embeddings, and this one pools 'cls'. Ask "
-            "for whole shares."
+            "for whole shares: --whole, or relative=false."
         )
     totals = query_parts.parts.sum(0), item_parts.parts.sum(0)
     common = np.float32(0) if usual is None else usual

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # (B, D) embeddings to (B,): a logit, or a cosine.
 ScoreEmbeddings = Callable[["NDArray[np.float32]"], "NDArray[np.floating]"]
 
+# With more a photo takes longer than anybody waits, and shows nothing that fewer do not.
+MOST_WINDOWS = 4096
 FILLS = ("mean", "white", "black", "blur")
 # Photos that are asked about together, between two calls of `check`.
 TOGETHER = 16
@@ -60,6 +62,13 @@ class Windows:
             raise ExplanationError(
                 f"The stride is from 1 to the window, {self.window} pixels, so that no pixel is left out; "
                 f"got {self.stride}."
+            )
+
+        count = len(self.rows) * len(self.columns)
+        if count > MOST_WINDOWS:
+            raise ExplanationError(
+                f"At most {MOST_WINDOWS} windows are hidden one by one; with a window of {self.window} and a stride of "
+                f"{self.stride} there would be {count}. Choose a longer stride."
             )
 
     @property

@@ -181,8 +181,9 @@ async def explain(  # noqa: PLR0913, PLR0917 - as many as there are options
         int | None, Query(ge=1, le=10_000, description="Of `occlusion`: its steps; half the window.")
     ] = None,
     fill: Annotated[
-        Literal["mean", "white", "black", "blur"], Query(description="Of `occlusion`: what hidden places become.")
-    ] = "mean",
+        Literal["mean", "white", "black", "blur"] | None,
+        Query(description="Of `occlusion`: what hidden places become; `mean`."),
+    ] = None,
     relative: Annotated[
         bool,
         Query(description="Of `match`: shares beyond what a place brings to the gallery's items on average."),

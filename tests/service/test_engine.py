@@ -256,7 +256,11 @@ def test_an_explanation_by_a_stale_head_says_so(own):
 @pytest.mark.parametrize(
     ("question", "error", "sentence"),
     [
-        (ExplainQuestion("type", photo(1), options=ExplainOptions("magic")), ExplanationError, "match; got 'magic'"),
+        (
+            ExplainQuestion(photo=photo(1), match_item_id="i00002", head="knn", options=ExplainOptions("match")),
+            ExplanationError,
+            "no target, label or head",
+        ),
         (ExplainQuestion(photo=photo(1)), ExplanationError, "name its target"),
         (ExplainQuestion("type", photo(1), match_item_id="i00002"), ExplanationError, "no item to match"),
         (ExplainQuestion("type", photo(1), options=ExplainOptions("match")), ExplanationError, "name that item"),

@@ -12,9 +12,11 @@ import pytest
 
 from indexer.encoders import load_encoder
 from indexer.encoding import encode_across
+from service import answers
 from service.explain import Explainer, ExplainOptions, possible_methods
+from service.explanation import label_answer
 from service.networks import Networks
-from service.saliency import ExplanationError
+from service.saliency import ExplanationError, Subject
 from tests.service.galleries import fit, load
 from tests.service.planted_gallery import LABELS, make_planted_gallery, plant, subject_of
 
@@ -122,6 +124,35 @@ def test_what_cannot_be_explained_is_refused(gallery, encoder, networks, kind, o
     explainer = Explainer(encoder, networks, options)
     with pytest.raises(ExplanationError, match=sentence):
         explainer.label(subject_of(plant(5)), load(gallery, kind, "mark"), 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"method": "magic"}, "one of occlusion, gradcam, attention, rollout, match; got 'magic'"),
+        ({"layer": "x"}, "'layer' is an option of gradcam; occlusion has none"),
+        ({"method": "match", "window": 8}, "'window' is an option of occlusion; match has none"),
+        ({"method": "rollout", "stride": 8}, "'stride' is an option of occlusion"),
+        ({"method": "gradcam", "fill": "mean"}, "'fill' is an option of occlusion"),
+        ({"method": "gradcam", "is_relative": True}, "'relative' is an option of match"),
+    ],
+)
+def test_an_option_of_another_method_is_refused(options, sentence):
+    with pytest.raises(ExplanationError, match=sentence):
+        ExplainOptions(**options)
+
+
+def test_a_plain_photo_has_a_flat_map_and_is_told_so(gallery, encoder, networks):
+    pixels = np.full((224, 224, 3), 180, np.uint8)
+    explained = Explainer(encoder, networks, ExplainOptions()).label(
+        Subject(pixels, pixels), load(gallery, "linear", "mark"), 0
+    )
+    assert explained.is_flat
+    receipt = answers.Receipt(1, 1, "lite0", "0", "exact")
+    answer = label_answer(
+        explained, load(gallery, "linear", "mark"), "disc", (), remarks=(), receipt=receipt, with_map=False
+    )
+    assert answer.faithfulness.verdict.startswith("Nothing stands out")
 
 
 def test_an_unknown_label_is_refused_with_those_there_are(gallery, encoder, networks):

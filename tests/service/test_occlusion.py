@@ -78,6 +78,11 @@ def slow_loop(subject: Subject, window: int, stride: int) -> NDArray[np.float64]
     return np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
 
 
+def test_more_windows_than_anybody_waits_for_are_refused() -> None:
+    with pytest.raises(ExplanationError, match=r"At most 4096 .* there would be 50176\. Choose a longer stride"):
+        Windows(224, Area(0, 0, 224, 224), 1, 1)
+
+
 @pytest.mark.parametrize(("size", "width", "height", "window", "stride"), SHAPES)
 def test_the_map_is_that_of_the_definition(size: int, width: int, height: int, window: int, stride: int) -> None:
     subject = subject_of(size, width, height)
