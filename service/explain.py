@@ -330,10 +330,12 @@ def stale_remarks(fitted: FittedHead, gallery: Gallery) -> list[str]:
 
 
 def _impossible(method: str, fitted: FittedHead, card: EncoderCard, possible: Sequence[str]) -> str:
+    with_layers, way_out = possible_methods(card, has_layers=True), ""
     why = f"encoder '{card.name}' is {'a' if method == 'gradcam' else 'no'} transformer with a class token"
-    way_out = ""
-    if method in ("gradcam", "attention") and not fitted.head.layers:
-        why = f"a {fitted.card.kind} head has no gradient"
+    if len(with_layers) == 1:
+        why = f"the network of encoder '{card.name}' is not at hand"
+    elif method in with_layers:
+        why = "it has no gradient"
         way_out = " Or ask a linear, MLP or comparator head."
     return (
         f"The {fitted.card.kind} head of '{fitted.card.target}' cannot be explained by {method}: {why}. It can be by "

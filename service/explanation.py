@@ -11,7 +11,7 @@ from data.images import encode_png
 from service import answers
 from service.conversion import item_answer
 from service.explain import NAMES
-from service.faithfulness import verdict
+from service.faithfulness import SAME_MAP, verdict
 from service.match_overlay import draw_match
 from service.overlay import draw_explanation
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Methods whose maps have places that speak against.
 _SIGNED = ("occlusion", "match")
+# Of whole shares, mostly.
+_USUAL = "Most of this map would be the same with any item; ask for relative shares, which leave that out."
 # Of an answer's map.
 _DECIMALS = 9
 
@@ -99,12 +101,15 @@ def match_answer(
     match, other = explained.match, explained.item
     assert match is not None
     assert other is not None
+    measured = explained.faithfulness
+    is_usual = match.usual is None and match.is_exact and measured is not None and (measured.sanity or 0) >= SAME_MAP
+    remarks = [_USUAL] if is_usual else []
     picture = draw_match(
         explained.subject,
         other,
         match,
         title=f"Match with {item.item_id}: similarity {explained.score:.3f}",
-        lines=_lines(explained, ()),
+        lines=_lines(explained, remarks),
         font_file=font_file,
     )
     found = answers.MatchedItem(
@@ -118,7 +123,7 @@ def match_answer(
         is_exact=match.is_exact,
         map=_numbers(match.item_map[other.area.rows, other.area.columns]) if with_map else None,
     )
-    answer = _answer(explained, picture, (), receipt, with_map=with_map)
+    answer = _answer(explained, picture, remarks, receipt, with_map=with_map)
     return replace(answer, similarity=explained.score, match=found)
 
 

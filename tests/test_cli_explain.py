@@ -86,6 +86,9 @@ def test_a_match_is_drawn_with_links(shop: tuple[Path, Path], tmp_path: Path) ->
     # What the photo's places bring, and the white around it.
     assert np.load(array).sum() + answer["match"]["padding"] == pytest.approx(answer["similarity"], abs=1e-3)
     assert answer["match"]["links"]
+    assert "ask for relative shares" in answer["remarks"][0]
+    relative = explain(shop, "--item", found["item_id"], "--out", out, "--relative", "--json").json
+    assert (relative["remarks"], relative["similarity"]) == ([], answer["similarity"])
     assert (answer["target"], answer["label"], answer["probability"]) == (None, None, None)
     said = explain(shop, "--item", found["item_id"], "--out", out, "--no-faithfulness").out
     assert said.startswith(f"Similarity with {found['item_id']}: ")
@@ -139,7 +142,7 @@ def test_a_sheet_of_an_encoder_whose_patches_do_not_add_up_has_whole_shares(
         (("--target", "silhouette", "--method", "magic"), "A method is one of occlusion"),
         (("--target", "silhouette", "--item", "a"), "name that item, and no target"),
         (("--target", "silhouette", "--method", "rollout"), "no transformer with a class token"),
-        (("--target", "silhouette", "--head", "knn", "--method", "gradcam"), "a knn head has no gradient"),
+        (("--target", "silhouette", "--head", "knn", "--method", "gradcam"), "it has no gradient"),
         (("--target", "silhouette", "--label", "sock"), "has no label 'sock'"),
         (("--target", "silhouette", "--window", "200"), "200"),
         (("--target", "silhouette", "--fill", "red"), "red"),

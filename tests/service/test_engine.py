@@ -272,7 +272,7 @@ def test_an_explanation_by_a_stale_head_says_so(own):
         (
             ExplainQuestion("type", photo(1), head="knn", options=ExplainOptions("gradcam")),
             ExplanationError,
-            "a knn head has no gradient. It can be by occlusion. Or ask a linear, MLP or comparator head",
+            "by gradcam: the network of encoder 'fake-histogram' is not at hand. It can be by occlusion",
         ),
         (
             ExplainQuestion("type", photo(1), options=ExplainOptions(window=33)),

@@ -107,7 +107,8 @@ def test_a_relative_match_leaves_out_what_is_usual(gallery, encoder, networks):
 @pytest.mark.parametrize(
     ("kind", "options", "sentence"),
     [
-        ("knn", ExplainOptions("gradcam"), "a knn head has no gradient. It can be by occlusion. Or ask a linear, MLP"),
+        ("knn", ExplainOptions("gradcam"), r"it has no gradient\. It can be by occlusion\. Or ask a linear, MLP"),
+        ("ensemble", ExplainOptions("attention"), r"is no transformer with a class token\. It can be by occlusion\.$"),
         (
             "linear",
             ExplainOptions("attention"),
