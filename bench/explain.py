@@ -96,9 +96,9 @@ def _of_head(
         for method in methods:
             start = time.perf_counter()
             explainer = Explainer(encoder, networks, ExplainOptions(method), encode=encode)
-            number = explainer.label_number(subject, fitted, None)
-            explained = explainer.label(subject, fitted, number)
+            explained = explainer.label(subject, fitted)
             assert explained.faithfulness is not None
+            number = fitted.card.labels.index(str(explained.label))
             found[method].append((explained.faithfulness, time.perf_counter() - start))
         blob = centre_map(subject.area, len(subject.pixels))
         start = time.perf_counter()

@@ -228,23 +228,18 @@ def _label(
     gallery: Gallery, query: CatalogItem | str, fitted: FittedHead, label: str | None, asked: _Asked
 ) -> answers.Explanation:
     from indexer.encoders import load_encoder_of
-    from service.classification import voters
     from service.comparators import encoders_of
-    from service.explain import stale_remarks
     from service.explanation import label_answer
 
     others = encoders_of([fitted.card], gallery.card, load_encoder_of)
     encoder = others[0] if others else load_encoder_of(gallery.card)
     subject = _subject(gallery, query, encoder.card)
     with _explainer(encoder, asked.options) as explainer:
-        number = explainer.label_number(subject, fitted, label)
-        explained = explainer.label(subject, fitted, number)
+        explained = explainer.label(subject, fitted, label)
     return label_answer(
         explained,
         fitted,
-        fitted.card.labels[number],
-        voters(gallery, fitted, encoder.encode(subject.pixels[None]))[0],
-        remarks=stale_remarks(fitted, gallery),
+        gallery,
         receipt=_receipt(gallery),
         with_map=asked.with_map,
         font_file=asked.font,

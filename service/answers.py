@@ -181,6 +181,7 @@ class Faithfulness:
         insertion: Likewise.
         random_deletion: Mean area of maps of random numbers on the same photo.
         random_insertion: Likewise.
+        shares: At which shares of the photo, 0..1, the curves were taken.
         deletion_curve: The map's curve, from the whole photo to nothing of it.
         insertion_curve: From a blur to the whole photo.
         sanity: Rank correlation, -1..1, with the map of randomised weights, which should be another one.
@@ -192,6 +193,7 @@ class Faithfulness:
     insertion: float
     random_deletion: float
     random_insertion: float
+    shares: list[float]
     deletion_curve: list[float]
     insertion_curve: list[float]
     sanity: float | None

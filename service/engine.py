@@ -27,12 +27,12 @@ from indexer.runtimes import cpu_count
 from indexer.searcher import QueryError
 from indexer.snapshot import GalleryLockedError
 from service import answers
-from service.classification import Classifier, voters
+from service.classification import Classifier
 from service.comparators import encoders_of
 from service.conversion import encoder_name, head_answers, item_answer, neighbour_answer, photo_answer, receipt_of
 from service.decoding import Decoders
 from service.encoders import load_serving_encoder, load_serving_patch_encoder
-from service.explain import Explainer, check_question, stale_remarks
+from service.explain import Explainer, check_question
 from service.explanation import label_answer, match_answer
 from service.jobs import JobQueue
 from service.lanes import Lanes, Ticket
@@ -205,14 +205,10 @@ class Engine:
         subject = self._subject(serving, question.photo, question.item_id, question.box, encoder, ticket)
         with ticket.stage("explain"):
             explainer = self._explainer(encoder, question.options, ticket)
-            number = explainer.label_number(subject, fitted, question.label)
-            explained = explainer.label(subject, fitted, number)
             answer = label_answer(
-                explained,
+                explainer.label(subject, fitted, question.label),
                 fitted,
-                fitted.card.labels[number],
-                voters(serving.gallery, fitted, encoder.encode(subject.pixels[None]))[0],
-                remarks=stale_remarks(fitted, serving.gallery),
+                serving.gallery,
                 receipt=receipt_of(serving, ticket, [fitted]),
                 with_map=question.with_map,
             )

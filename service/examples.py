@@ -60,6 +60,7 @@ EXPLANATION = answers.Explanation(
         insertion=0.72,
         random_deletion=0.52,
         random_insertion=0.55,
+        shares=[0.0, 0.5, 1.0],
         deletion_curve=[0.94, 0.2, 0.01],
         insertion_curve=[0.02, 0.9, 0.94],
         sanity=0.08,

@@ -108,6 +108,8 @@ class Explained:
         score: What is explained, for the whole photo: the label's probability 0..1, or the similarity -1..1.
         meaning: What a number of the map says.
         faithfulness: How far it can be trusted; None where that was not asked.
+        label: Of a head's answer, the label that is explained; None for a match.
+        embedding: And the photo's embedding, (D,) float32, by the head's encoder.
         match: For a match, the item's map and the links.
         item: And the item's photo.
     """
@@ -118,6 +120,8 @@ class Explained:
     score: float
     meaning: str
     faithfulness: Faithfulness | None
+    label: str | None = None
+    embedding: NDArray[np.float32] | None = None
     match: Match | None = None
     item: Subject | None = None
 
@@ -156,48 +160,42 @@ class Explainer:
         self._card, self._encode = encoder.card, encode or encoder.encode
         self._networks, self._options, self._check = networks, options, check
 
-    def label_number(self, subject: Subject, fitted: FittedHead, label: str | None) -> int:
-        """The class number of a label, or of the likeliest one.
-
-        Raises:
-            ExplanationError: The head has no such label.
-        """
-        known = fitted.card.labels
-        if label is None:
-            # (S, S, 3) to (1, S, S, 3)
-            return int(fitted.answer(self._encode(subject.pixels[None])).probabilities[0].argmax())
-        if label not in known:
-            raise ExplanationError(
-                f"The {fitted.card.kind} head of '{fitted.card.target}' has no label '{label}'; it knows "
-                f"{', '.join(known[:8])}{' ...' if len(known) > 8 else ''}."
-            )
-        return known.index(label)
-
-    def label(self, subject: Subject, fitted: FittedHead, number: int) -> Explained:
+    def label(self, subject: Subject, fitted: FittedHead, label: str | None = None) -> Explained:
         """What the probability of a label hangs on.
 
         Args:
             subject: The photo, letterboxed for the head's encoder.
             fitted: The head.
-            number: The label's class number.
+            label: Which; None for the likeliest.
 
         Raises:
-            ExplanationError: The head or its encoder cannot be explained so.
+            ExplanationError: The head has no such label, or it or its encoder cannot be explained so.
             EncoderError: The encoder's network cannot be loaded.
         """
         method = self._options.method
         possible = possible_methods(self._card, has_layers=bool(fitted.head.layers))
         if method not in possible:
             raise ExplanationError(_impossible(method, fitted, self._card, possible))
+        # (S, S, 3) to (1, S, S, 3)
+        embedding = self._encode(subject.pixels[None])
+        probabilities = fitted.answer(embedding).probabilities[0]
+        number = int(probabilities.argmax()) if label is None else _number_of(label, fitted)
 
         def probability(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
             return fitted.answer(self._encode(pixels)).probabilities[:, number]
 
         make = self._occlusion if method == "occlusion" else self._inside
         values, others, whose = make(subject, fitted, number)
-        faithfulness = self._measure(subject, values, probability, others, whose) if others else None
-        score = float(probability(subject.pixels[None])[0])
-        return Explained(method, subject, values, score, LABEL_METHODS[method], faithfulness)
+        return Explained(
+            method=method,
+            subject=subject,
+            values=values,
+            score=float(probabilities[number]),
+            meaning=LABEL_METHODS[method],
+            faithfulness=self._measure(subject, values, probability, others, whose) if others else None,
+            label=fitted.card.labels[number],
+            embedding=embedding[0],
+        )
 
     def match(self, query: Subject, item: Subject, gallery: Gallery) -> Explained:
         """What the similarity of a photo and an item's hangs on.
@@ -232,7 +230,9 @@ class Explainer:
             others = [reordered(order) for order in _orders(len(embedding))]
             faithfulness = self._measure(query, found.query_map, similarity, others, "the weights on the item's side")
         meaning = _RELATIVE if options.is_relative else _MATCH if found.is_exact else _MATCH + _APPROXIMATE
-        return Explained("match", query, found.query_map, found.similarity, meaning, faithfulness, found, item)
+        return Explained(
+            "match", query, found.query_map, found.similarity, meaning, faithfulness, match=found, item=item
+        )
 
     def _measure(
         self,
@@ -341,6 +341,21 @@ def _impossible(method: str, fitted: FittedHead, card: EncoderCard, possible: Se
         f"The {fitted.card.kind} head of '{fitted.card.target}' cannot be explained by {method}: {why}. It can be by "
         f"{', '.join(one for one in possible if one != 'match')}.{way_out}"
     )
+
+
+def _number_of(label: str, fitted: FittedHead) -> int:
+    """The class number of a label.
+
+    Raises:
+        ExplanationError: The head has no such label.
+    """
+    known = fitted.card.labels
+    if label not in known:
+        raise ExplanationError(
+            f"The {fitted.card.kind} head of '{fitted.card.target}' has no label '{label}'; it knows "
+            f"{', '.join(known[:8])}{' ...' if len(known) > 8 else ''}."
+        )
+    return known.index(label)
 
 
 def _orders(count: int) -> list[NDArray[np.int64]]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from data.catalog import Box
 from data.images import encode_png
 from service import answers
+from service.classification import voters
 from service.conversion import item_answer
-from service.explain import NAMES
+from service.explain import NAMES, stale_remarks
 from service.faithfulness import SAME_MAP, verdict
 from service.match_overlay import draw_match
 from service.overlay import draw_explanation
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from data.catalog import CatalogItem
     from heads.fitted import FittedHead
-    from service.classification import Vote
+    from indexer.gallery import Gallery
     from service.explain import Explained
     from service.faithfulness import Faithfulness
 
@@ -39,10 +40,8 @@ _DECIMALS = 9
 def label_answer(
     explained: Explained,
     fitted: FittedHead,
-    label: str,
-    votes: Sequence[Vote],
+    gallery: Gallery,
     *,
-    remarks: Sequence[str],
     receipt: answers.Receipt,
     with_map: bool,
     font_file: Path | None = None,
@@ -52,16 +51,16 @@ def label_answer(
     Args:
         explained: The map and its figures.
         fitted: The head.
-        label: Which is explained.
-        votes: What voted, where kNN has a say.
-        remarks: What else should be known.
+        gallery: That it was fitted on, for what voted, and for whether it is stale.
         receipt: What answered.
         with_map: Whether the map's numbers are wanted.
         font_file: Of the picture; None for Pillow's own font.
     """
-    card = fitted.card
+    card, remarks = fitted.card, stale_remarks(fitted, gallery)
+    assert explained.embedding is not None
+    votes = voters(gallery, fitted, explained.embedding[None])[0]
     method = NAMES.get(explained.method, explained.method)
-    title = f"{card.target}: {label}, {explained.score:.2f} ({card.kind} head, {method})"
+    title = f"{card.target}: {explained.label}, {explained.score:.2f} ({card.kind} head, {method})"
     picture = draw_explanation(
         explained.subject,
         explained.values,
@@ -75,7 +74,7 @@ def label_answer(
         _answer(explained, picture, remarks, receipt, with_map=with_map),
         target=card.target,
         head=card.kind,
-        label=label,
+        label=explained.label,
         probability=explained.score,
         votes=[answers.Vote(item_answer(vote.item), vote.similarity, vote.weight) for vote in votes],
     )
@@ -167,6 +166,7 @@ def _faithfulness(explained: Explained) -> answers.Faithfulness | None:
         insertion=measured.insertion,
         random_deletion=measured.random_deletion,
         random_insertion=measured.random_insertion,
+        shares=[*measured.shares],
         deletion_curve=[*measured.deletion_curve],
         insertion_curve=[*measured.insertion_curve],
         sanity=measured.sanity,

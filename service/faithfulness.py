@@ -187,19 +187,6 @@ def centre_map(area: Area, size: int) -> NDArray[np.float32]:
     return values
 
 
-def random_map(area: Area, size: int, seed: int) -> NDArray[np.float32]:
-    """A map that knows nothing, (S, S) float32 in 0..1; 0 in the padding.
-
-    Args:
-        area: Where the photo lies.
-        size: S, pixels.
-        seed: Of the values.
-    """
-    values = np.zeros((size, size), np.float32)
-    values[area.rows, area.columns] = np.random.default_rng(seed).random((area.height, area.width))
-    return values
-
-
 def verdict(faithfulness: Faithfulness, *, score: str = "probability") -> str:
     """What the figures mean, in a few plain sentences for people who sell clothes.
 

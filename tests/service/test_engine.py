@@ -232,6 +232,8 @@ def test_an_explanation_says_how_far_it_can_be_trusted(engine):
     assert measured.deletion_curve[0] == pytest.approx(answer.probability, abs=1e-6)
     assert measured.insertion_curve[-1] == pytest.approx(answer.probability, abs=1e-6)
     assert measured.randomised == "the head's weights"
+    assert (measured.shares[0], measured.shares[-1]) == (0, 1)
+    assert len(measured.shares) == len(measured.deletion_curve) == len(measured.insertion_curve)
     assert measured.verdict.endswith(".")
     spared = ExplainQuestion("type", photo(4), head="linear", options=ExplainOptions(is_checked=False))
     assert engine.explain(spared, ticket()).faithfulness is None

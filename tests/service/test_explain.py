@@ -50,7 +50,7 @@ def explain(gallery, encoder, networks):
         with encode_across(encoder, 2) as encode:
             explainer = Explainer(encoder, networks, ExplainOptions(method, **options), encode=encode)
             subject = subject_of(planted)
-            return planted, explainer.label(subject, fitted, explainer.label_number(subject, fitted, planted.label))
+            return planted, explainer.label(subject, fitted, planted.label)
 
     return explain
 
@@ -124,7 +124,7 @@ def test_a_relative_match_leaves_out_what_is_usual(gallery, encoder, networks):
 def test_what_cannot_be_explained_is_refused(gallery, encoder, networks, kind, options, sentence):
     explainer = Explainer(encoder, networks, options)
     with pytest.raises(ExplanationError, match=sentence):
-        explainer.label(subject_of(plant(5)), load(gallery, kind, "mark"), 0)
+        explainer.label(subject_of(plant(5)), load(gallery, kind, "mark"))
 
 
 @pytest.mark.parametrize(
@@ -146,20 +146,18 @@ def test_an_option_of_another_method_is_refused(options, sentence):
 def test_a_plain_photo_has_a_flat_map_and_is_told_so(gallery, encoder, networks):
     pixels = np.full((224, 224, 3), 180, np.uint8)
     explained = Explainer(encoder, networks, ExplainOptions()).label(
-        Subject(pixels, pixels), load(gallery, "linear", "mark"), 0
+        Subject(pixels, pixels), load(gallery, "linear", "mark")
     )
     assert explained.is_flat
     receipt = answers.Receipt(1, 1, "lite0", "0", "exact")
-    answer = label_answer(
-        explained, load(gallery, "linear", "mark"), "disc", (), remarks=(), receipt=receipt, with_map=False
-    )
+    answer = label_answer(explained, load(gallery, "linear", "mark"), gallery, receipt=receipt, with_map=False)
     assert answer.faithfulness.verdict.startswith("Nothing stands out")
 
 
 def test_an_unknown_label_is_refused_with_those_there_are(gallery, encoder, networks):
     explainer = Explainer(encoder, networks, ExplainOptions())
     with pytest.raises(ExplanationError, match="has no label 'sock'; it knows disc, none, stripes"):
-        explainer.label_number(subject_of(plant(5)), load(gallery, "linear", "mark"), "sock")
+        explainer.label(subject_of(plant(5)), load(gallery, "linear", "mark"), "sock")
 
 
 def test_work_ends_where_nobody_waits_for_it(gallery, encoder, networks):
@@ -169,7 +167,7 @@ def test_work_ends_where_nobody_waits_for_it(gallery, encoder, networks):
     for method in ("occlusion", "gradcam"):
         with pytest.raises(TimeoutError):
             Explainer(encoder, networks, ExplainOptions(method), check=gone).label(
-                subject_of(plant(5)), load(gallery, "linear", "mark"), 0
+                subject_of(plant(5)), load(gallery, "linear", "mark")
             )
 
 

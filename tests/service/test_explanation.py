@@ -31,7 +31,7 @@ def test_both_maps_of_a_match_add_up_to_its_similarity(has_class_token: bool, is
     query, item = subject(80, 20), subject(40, 60, Box(0.5, 0, 0.25, 1))
     usual = random.normal(size=8).astype(np.float32) if is_relative else None
     found = match(*parts, query, item, usual=usual)
-    explained = Explained("match", query, found.query_map, found.similarity, "A share.", None, found, item)
+    explained = Explained("match", query, found.query_map, found.similarity, "A share.", None, match=found, item=item)
     receipt = Receipt(1, 1, "tiny", "0", "exact")
     answer = match_answer(explained, CatalogItem("a", b""), receipt=receipt, with_map=True)
     assert answer.match is not None

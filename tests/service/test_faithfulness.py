@@ -17,7 +17,6 @@ from service.faithfulness import (
     ScorePhotos,
     centre_map,
     measure_faithfulness,
-    random_map,
     rank_correlation,
     verdict,
 )
@@ -29,6 +28,19 @@ GREYS = (200, 40, 80, 120)
 # What each cell adds to the score while it is as it was.
 SHARES = (0.6, 0.1, 0.0, 0.3)
 PLACES = [(slice(top, top + 2), slice(left, left + 2)) for top in (0, 2) for left in (0, 2)]
+
+
+def random_map(area: Area, size: int, seed: int) -> NDArray[np.float32]:
+    """A map that knows nothing, (S, S) float32 in 0..1; 0 in the padding.
+
+    Args:
+        area: Where the photo lies.
+        size: S, pixels.
+        seed: Of the values.
+    """
+    values = np.zeros((size, size), np.float32)
+    values[area.rows, area.columns] = np.random.default_rng(seed).random((area.height, area.width))
+    return values
 
 
 def four_cells() -> Subject:
