@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-JobKind = Literal["refresh", "fit", "compact", "migrate"]
+JobKind = Literal["refresh", "fit", "compact", "migrate", "project", "suspects", "duplicates"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -325,6 +325,9 @@ class Catalog:
         error: What keeps a newer version from answering; null where nothing does.
         heads: Those that can be asked.
         sources: Names of the catalogs that a refresh may read.
+        encoders: Names of the encoders that a migration may take.
+        groups: Labels by name of their group, which `allowed` and `weights` take; those that heads know or items carry.
+        has_projection: Whether there is a map of the gallery, though items may have come since it was drawn.
     """
 
     items: int
@@ -341,6 +344,40 @@ class Catalog:
     error: str | None
     heads: list[CatalogHead]
     sources: list[str]
+    encoders: list[str]
+    groups: dict[str, list[str]]
+    has_projection: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A map of the gallery: P items at places of a plane, where those that look alike lie close to each other.
+
+    Args:
+        item_ids: Of the points, (P,), in order of their place in the gallery.
+        x: To the right, 0..1, to five digits.
+        y: Downwards, 0..1, likewise.
+        label_of: The place of each point's label among `labels`; -1 for none.
+        labels: Of the target, most frequent in the gallery first; empty where no target was named.
+        total: Items in the view, shown or not.
+        missing: Items of the gallery that have no place yet, since they or their photos came later than the map.
+        method: How places were found, in words.
+        gallery_version: The version that items and labels are of.
+        projected_version: The version that was drawn.
+        projected_at: When, date and time, UTC, ISO 8601.
+    """
+
+    item_ids: list[str]
+    x: list[float]
+    y: list[float]
+    label_of: list[int]
+    labels: list[str]
+    total: int
+    missing: int
+    method: str
+    gallery_version: int
+    projected_version: int
+    projected_at: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ _ADAPTERS: dict[type, TypeAdapter[Any]] = {
     kind: TypeAdapter(kind)
     for kind in (
         *(answers.Neighbours, answers.Classification, answers.Explanation),
-        *(answers.Catalog, answers.Item, answers.ItemPage, answers.Edited, answers.Job, answers.Jobs),
+        *(answers.Catalog, answers.Projection, answers.Item, answers.ItemPage, answers.Edited),
+        *(answers.Job, answers.Jobs),
     )
 }
 _BINARY = {"type": "string", "format": "binary"}

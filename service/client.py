@@ -13,15 +13,30 @@ import httpx
 
 from service.answers import (
     Catalog,
+    CatalogHead,
     Classification,
+    ClassifiedPhoto,
     Edited,
     Explanation,
+    Faithfulness,
+    HeadReceipt,
     Item,
     ItemPage,
     Job,
     JobKind,
     Jobs,
+    JobState,
+    LabelProbability,
+    Link,
+    MatchedItem,
+    Neighbour,
     Neighbours,
+    Prediction,
+    Problem,
+    Progress,
+    Projection,
+    Receipt,
+    Vote,
 )
 from service.client_answers import AnswerError, read_answer
 from service.client_connection import (
@@ -46,7 +61,43 @@ from service.client_text import (
     where_text,
 )
 
-__all__ = ["Client", "NotFoundError", "OverloadedError", "RefusedError", "ServiceError", "UnreachableError"]
+# All that a program needs that talks to a service: nothing else of Modiste has to be imported.
+__all__ = [
+    "Box",
+    "Catalog",
+    "CatalogHead",
+    "Classification",
+    "ClassifiedPhoto",
+    "Client",
+    "Edited",
+    "Explanation",
+    "Faithfulness",
+    "HeadReceipt",
+    "Item",
+    "ItemPage",
+    "Job",
+    "JobKind",
+    "JobState",
+    "Jobs",
+    "LabelProbability",
+    "Link",
+    "MatchedItem",
+    "Neighbour",
+    "Neighbours",
+    "NotFoundError",
+    "OverloadedError",
+    "Photo",
+    "Prediction",
+    "Problem",
+    "Progress",
+    "Projection",
+    "Receipt",
+    "RefusedError",
+    "ServiceError",
+    "UnreachableError",
+    "Vote",
+    "Where",
+]
 
 # Text of the grammar, or labels by target.
 Where = str | Mapping[str, Names]
@@ -242,6 +293,25 @@ class Client:
         """What is in the gallery, and how fresh the answers are."""
         return self._ask(Catalog, "GET", "/v1/catalog")
 
+    def projection(
+        self,
+        *,
+        target: str | None = None,
+        view: Box | None = None,
+        limit: int = 3000,
+        where: Where | None = None,
+    ) -> Projection:
+        """The gallery's map, which a job of kind `project` draws, or a part of it; NotFoundError where there is none.
+
+        Args:
+            target: Whose labels come with the points; None for no labels.
+            view: The part: x, y, width, height as fractions of the map; None for all of it.
+            limit: Points at most, 1 to 20,000: dense places are thinned, and points that are alone stay.
+            where: Only items with these labels.
+        """
+        ask = _params(target=target, view=box_text(view), limit=limit, where=where_text(where))
+        return self._ask(Projection, "GET", "/v1/projection", params=ask)
+
     def items(self, *, where: Where | None = None, after: str | None = None, limit: int = 50) -> ItemPage:
         """A page of the items, in order of item_id.
 
@@ -316,8 +386,8 @@ class Client:
         """Asks for a job, which waits until those before it are over.
 
         Args:
-            kind: `refresh`, `fit`, `compact` or `migrate`.
-            options: Of the kind, as docs/api.md lists them.
+            kind: `refresh`, `fit`, `compact`, `migrate`, `project`, `suspects` or `duplicates`.
+            options: Of the kind; docs/api.md lists them, and what the job's `result` has.
         """
         return self._ask(Job, "POST", "/v1/jobs", once=True, json={"kind": kind, **options})
 

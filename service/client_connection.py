@@ -25,14 +25,22 @@ class ServiceError(RuntimeError):
         detail: Why, one sentence.
         status: HTTP status; None where no answer came.
         request_id: By which the service's log knows the request; None where no answer came.
+        retry_after: Seconds after which the service wants to be asked again, 0 or more; None where it did not say so.
     """
 
-    def __init__(self, detail: str, status: int | None = None, request_id: str | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         known = ", ".join(f"{name} {value}" for name, value in (("status", status), ("request", request_id)) if value)
         super().__init__(f"{detail} ({known})" if known else detail)
         self.detail = detail
         self.status = status
         self.request_id = request_id
+        self.retry_after = retry_after
 
 
 class NotFoundError(ServiceError):
@@ -123,8 +131,9 @@ class Connection:
                 is_gone = was_lost and method == "DELETE" and response.status_code == 404
                 if response.is_success or is_gone:
                     return response
-                wanted = _pause_asked_for(response, _REFUSED_UNDONE if once else _BUSY)
-                if attempt == attempts or wanted is None:
+                wanted = _pause_asked_for(response)
+                may_repeat = response.status_code in (_REFUSED_UNDONE if once else _BUSY)
+                if attempt == attempts or not may_repeat or wanted is None:
                     raise error_of(response)
                 pause = wanted
             # Clients that were refused together do not come back together.
@@ -148,7 +157,8 @@ def error_of(response: httpx.Response) -> ServiceError:
     detail = problem.get("detail") or f"{response.request.url} answered {status} {response.reason_phrase}."
     kinds = {404: NotFoundError, 429: OverloadedError, 503: OverloadedError}
     kind = kinds.get(status, RefusedError if 400 <= status < 500 else ServiceError)
-    return kind(str(detail), status, response.headers.get("X-Request-ID") or problem.get("request_id"))
+    request_id = response.headers.get("X-Request-ID") or problem.get("request_id")
+    return kind(str(detail), status, request_id, _pause_asked_for(response))
 
 
 def event_data(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -171,11 +181,9 @@ def _may_repeat(error: httpx.TransportError, once: bool) -> bool:
     return not once and isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
 
 
-def _pause_asked_for(response: httpx.Response, statuses: tuple[int, ...]) -> float | None:
+def _pause_asked_for(response: httpx.Response) -> float | None:
     """Seconds after which the service wants to be asked again, 0 or more; None where it does not say so."""
     text = response.headers.get("Retry-After", "").strip()
-    if response.status_code not in statuses or not text:
-        return None
     if text.isdecimal():
         return float(text)
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heads.comparator import ComparatorHead
+from heads.groups import DEFAULT_GROUPS
 from service import answers
 
 if TYPE_CHECKING:
@@ -96,3 +97,17 @@ def head_answers(heads: Heads) -> list[answers.CatalogHead]:
         )
         for _, card in sorted(heads.cards.items())
     ]
+
+
+def group_answers(heads: Heads, targets: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """The labels of each group, of those that a head knows or an item carries; groups without any are left out.
+
+    Args:
+        heads: Those that can be asked.
+        targets: Labels that items carry, by target.
+    """
+    known = {
+        label for labels in (*targets.values(), *(card.labels for card in heads.cards.values())) for label in labels
+    }
+    found = {name: [label for label in labels if label in known] for name, labels in DEFAULT_GROUPS.items()}
+    return {name: labels for name, labels in found.items() if labels}

@@ -29,7 +29,15 @@ from indexer.snapshot import GalleryLockedError
 from service import answers
 from service.classification import Classifier
 from service.comparators import encoders_of
-from service.conversion import encoder_name, head_answers, item_answer, neighbour_answer, photo_answer, receipt_of
+from service.conversion import (
+    encoder_name,
+    group_answers,
+    head_answers,
+    item_answer,
+    neighbour_answer,
+    photo_answer,
+    receipt_of,
+)
 from service.decoding import Decoders
 from service.encoders import load_serving_encoder, load_serving_patch_encoder
 from service.explain import Explainer, check_question
@@ -335,10 +343,11 @@ class Engine:
         """What is in the gallery, and how fresh the answers are."""
         serving, error = self.state.serving, self.state.error
         gallery = serving.gallery
+        targets = {target: dict(counts.most_common()) for target, counts in gallery.labels.counts().items()}
         return answers.Catalog(
             items=len(gallery),
             products=gallery.product_count,
-            targets={target: dict(counts.most_common()) for target, counts in gallery.labels.counts().items()},
+            targets=targets,
             encoder=encoder_name(gallery.card),
             encoder_card=asdict(replace(gallery.card, name=encoder_name(gallery.card))),
             encoder_fingerprint=gallery.card.fingerprint,
@@ -350,6 +359,9 @@ class Engine:
             error=None if error is None else redacted(str(error), self._places),
             heads=head_answers(serving.heads),
             sources=sorted(self.settings.catalogs),
+            encoders=self.jobs.encoders,
+            groups=group_answers(serving.heads, targets),
+            has_projection=False,
         )
 
     def items(self, limit: int, *, after: str | None = None, where: Where | None = None) -> answers.ItemPage:

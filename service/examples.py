@@ -91,6 +91,22 @@ CATALOG = answers.Catalog(
         )
     ],
     sources=["default"],
+    encoders=["efficientnet-lite0", "dinov2-small"],
+    groups={"Tops": ["shirt"], "Bottoms": ["pants", "skirt"]},
+    has_projection=True,
+)
+PROJECTION = answers.Projection(
+    item_ids=["p00000-1", "p00012-1", "p00031-2"],
+    x=[0.20315, 0.21077, 0.90008],
+    y=[0.55121, 0.5493, 0.12],
+    label_of=[0, 0, 1],
+    labels=["dress", "skirt"],
+    total=597,
+    missing=3,
+    method="PaCMAP of 100 principal components",
+    gallery_version=7,
+    projected_version=6,
+    projected_at="2026-11-01T09:30:00+00:00",
 )
 PAGE = answers.ItemPage([ITEM], total=600, next_after="p00000-1", gallery_version=7)
 EDITED = answers.Edited(ITEM, gallery_version=8)
@@ -117,8 +133,12 @@ JOB_REQUESTS: Any = {
     "fit": {"value": {"kind": "fit", "targets": ["category"], "heads": ["knn", "linear", "ensemble"]}},
     "compact": {"value": {"kind": "compact", "keep_hours": 1}},
     "migrate": {"value": {"kind": "migrate", "encoder": "dinov2-small"}},
+    "project": {"value": {"kind": "project", "seed": 0}},
+    "suspects": {"value": {"kind": "suspects", "target": "category", "limit": 100}},
+    "duplicates": {"value": {"kind": "duplicates", "max_distance": 0.01, "limit": 100}},
 }
 # By name of what is answered.
 EXAMPLES = {
-    type(one).__name__: one for one in (NEIGHBOURS, CLASSIFICATION, EXPLANATION, CATALOG, ITEM, PAGE, EDITED, JOB, JOBS)
+    type(one).__name__: one
+    for one in (NEIGHBOURS, CLASSIFICATION, EXPLANATION, CATALOG, PROJECTION, ITEM, PAGE, EDITED, JOB, JOBS)
 }

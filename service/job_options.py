@@ -21,6 +21,10 @@ _MOST_HOURS = 87_600.0
 # numpy and torch take seeds of 32 bits.
 _MOST_SEED = 2**32 - 1
 _MOST_COUNT = 1_000_000
+# Listed suspects, or groups of duplicates: they are kept with the job's record, and are for people to look at.
+_MOST_LISTED = 1_000
+# 1 - cosine.
+_MOST_DISTANCE = 2
 # For the service's requests: an option that is misspelt is told, and not left out.
 _STRICT = {"extra": "forbid"}
 
@@ -161,7 +165,78 @@ class MigrateJob:
             _check_choices("precision", [self.precision], get_args(Precision))
 
 
-JobOptions = RefreshJob | FitJob | CompactJob | MigrateJob
+@dataclass(frozen=True, slots=True)
+class ProjectJob:
+    """Draws a map of the gallery, on which items that look alike lie close to each other.
+
+    Args:
+        seed: Of what is random in it, 0 to 2^32 - 1; the same gallery and seed give the same map.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    seed: int = 0
+    kind: Literal["project"] = "project"
+
+    def __post_init__(self) -> None:
+        """Raises:
+        JobOptionError: `seed` is not in its range.
+        """
+        _check_range("seed", self.seed, 0, _MOST_SEED)
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectsJob:
+    """Finds items whose label is disputed both by their neighbours and by a linear head.
+
+    Args:
+        target: A label column of one label an item, of at most 512 characters.
+        limit: Suspects to list, the most disputed, 1 to 1,000; all are counted.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    target: str
+    limit: int = 100
+    kind: Literal["suspects"] = "suspects"
+
+    def __post_init__(self) -> None:
+        """Raises:
+        JobOptionError: Something is not in the ranges above.
+        """
+        if not 1 <= len(self.target) <= _LONGEST_TARGET:
+            raise JobOptionError(
+                f"'target' is a label column, 1 to {_LONGEST_TARGET} characters; got {len(self.target)}."
+            )
+        _check_range("limit", self.limit, 1, _MOST_LISTED)
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatesJob:
+    """Finds items that show the same photo, byte for byte or nearly.
+
+    Args:
+        max_distance: How far a near one may be, 0 to 2; null for the encoder's own distance, where it is known, and
+            otherwise for exact copies alone.
+        limit: Groups to list, 1 to 1,000; all are counted.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    max_distance: float | None = None
+    limit: int = 100
+    kind: Literal["duplicates"] = "duplicates"
+
+    def __post_init__(self) -> None:
+        """Raises:
+        JobOptionError: Something is not in the ranges above.
+        """
+        if self.max_distance is not None:
+            _check_range("max_distance", self.max_distance, 0, _MOST_DISTANCE)
+        _check_range("limit", self.limit, 1, _MOST_LISTED)
+
+
+JobOptions = RefreshJob | FitJob | CompactJob | MigrateJob | ProjectJob | SuspectsJob | DuplicatesJob
 
 
 def _check_choices(name: str, got: Sequence[str], known: Sequence[str]) -> None:

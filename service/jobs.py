@@ -105,6 +105,11 @@ class JobQueue:
         self._thread = threading.Thread(target=self._run_all, name="jobs", daemon=True)
         self._thread.start()
 
+    @property
+    def encoders(self) -> list[str]:
+        """Names of the encoders that a migration may take."""
+        return list(self._encoders)
+
     def submit(self, options: JobOptions) -> Job:
         """Queues a job.
 

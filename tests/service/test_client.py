@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import UnionType
@@ -22,8 +22,8 @@ import httpx
 import pytest
 
 from data.catalog import Box
+from service import answers, examples
 from service import client as client_module
-from service import examples
 from service.answers import (
     Catalog,
     Classification,
@@ -52,7 +52,7 @@ DONE = replace(RUNNING, state="done", progress=Progress(2, 2, 2), result={"heads
 
 def least(kind: type[T]) -> T:
     """An answer of which nothing but the types matters."""
-    values = {int: 7, float: 0.5, str: "x", dict: {}, list: [], UnionType: None}
+    values = {bool: True, int: 7, float: 0.5, str: "x", dict: {}, list: [], UnionType: None}
     return kind(**{name: values[get_origin(part) or part] for name, part in get_type_hints(kind).items()})
 
 
@@ -61,6 +61,7 @@ ANSWERS: dict[str, Any] = {
     "classify": Classification([], RECEIPT),
     "explain": examples.EXPLANATION,
     "catalog": least(Catalog),
+    "projection": examples.PROJECTION,
     "items": ItemPage([ITEM], 1, None, 7),
     "item": ITEM,
     "put_item": Edited(ITEM, 8, True),
@@ -190,6 +191,14 @@ CALLS: list[tuple[str, Callable[[Client], Any], str, str, dict[str, Any]]] = [
         {"item_id": "a", "match_item_id": "b", "method": "match", "faithfulness": "true", "raw": "false"},
     ),
     ("catalog", lambda c: c.catalog(), "GET", "/v1/catalog", {}),
+    ("projection", lambda c: c.projection(), "GET", "/v1/projection", {"limit": "3000"}),
+    (
+        "projection",
+        lambda c: c.projection(target="colour", view=(0, 0.5, 0.5, 0.25), limit=10, where={"type": ["Shirt", "a,b"]}),
+        "GET",
+        "/v1/projection",
+        {"target": "colour", "view": "0.0,0.5,0.5,0.25", "limit": "10", "where": r"type=Shirt|a\,b"},
+    ),
     ("items", lambda c: c.items(), "GET", "/v1/items", {"limit": "50"}),
     (
         "items",
@@ -646,3 +655,9 @@ def test_the_client_needs_httpx_alone():
     assert done.returncode == 0, done.stderr
     own = "['service', 'service.answers', 'service.client', 'service.client_answers', 'service.client_connection',"
     assert done.stdout == f"{own} 'service.client_photos', 'service.client_text'] Client\n"
+
+
+def test_whatever_an_answer_holds_can_be_imported_from_the_client():
+    # Whoever has httpx and this module alone names every class that a method returns, and those within.
+    named = {name for name in client_module.__all__ if is_dataclass(getattr(client_module, name))}
+    assert named == {name for name, kind in vars(answers).items() if is_dataclass(kind)}

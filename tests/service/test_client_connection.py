@@ -86,6 +86,23 @@ def test_without_a_time_to_come_back_it_is_not_asked_again(pauses, status, after
     assert pauses == []
 
 
+@pytest.mark.parametrize(
+    ("status", "after", "seconds"),
+    [(503, "2", 2.0), (429, "0", 0.0), (409, "7", 7.0), (503, None, None), (503, "soon", None)],
+)
+def test_who_repeats_requests_itself_is_told_when(pauses, status, after, seconds):
+    with pytest.raises(ServiceError, match="All places are taken") as caught:
+        connection([busy(status, after)], retries=0).send("GET", "/x")
+    assert caught.value.retry_after == seconds
+    assert pauses == []
+
+
+def test_where_no_answer_came_nobody_named_a_time():
+    with pytest.raises(UnreachableError) as caught:
+        connection([httpx.ConnectError("refused")], retries=0).send("GET", "/x")
+    assert caught.value.retry_after is None
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 415, 422, 500, 502, 504])
 def test_other_errors_are_not_asked_again(pauses, status):
     with pytest.raises(ServiceError):

@@ -15,12 +15,15 @@ from service.answers import JobKind
 from service.job_options import (
     Balance,
     CompactJob,
+    DuplicatesJob,
     FitJob,
     HeadKind,
     JobOptionError,
     JobOptions,
     MigrateJob,
+    ProjectJob,
     RefreshJob,
+    SuspectsJob,
 )
 
 ANY = TypeAdapter(Annotated[JobOptions, Field(discriminator="kind")])
@@ -58,6 +61,12 @@ def test_the_ends_of_the_ranges_are_in_them():
     FitJob(("a",), ("mlp",), "resample", min_count=1_000_000, trials=1000, timeout=86_400.0, seed=2**32 - 1)
     CompactJob(keep_hours=1)
     CompactJob(keep_hours=87_600)
+    ProjectJob(seed=2**32 - 1)
+    for limit in (1, 1000):
+        SuspectsJob("a" * 512, limit)
+        DuplicatesJob(limit=limit)
+    for distance in (0, 2.0, None):
+        DuplicatesJob(distance)
 
 
 @pytest.mark.parametrize("hours", [0.99, 87_601, float("nan"), float("inf"), -(10.0**300)])
@@ -71,6 +80,27 @@ def test_a_migration_out_of_range_is_refused():
         MigrateJob("x", pooling="max")
     with pytest.raises(JobOptionError, match="'precision' is of fp32, bf16; got int8"):
         MigrateJob("x", precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "sentence"),
+    [
+        (ProjectJob, {"seed": -1}, r"^'seed' is 0 to 4,294,967,295; got -1\.$"),
+        (ProjectJob, {"seed": 2**32}, "'seed' is"),
+        (SuspectsJob, {"target": ""}, r"^'target' is a label column, 1 to 512 characters; got 0\.$"),
+        (SuspectsJob, {"target": "a" * 513}, "got 513"),
+        (SuspectsJob, {"target": "a", "limit": 0}, r"^'limit' is 1 to 1,000; got 0\.$"),
+        (SuspectsJob, {"target": "a", "limit": 1001}, "'limit'"),
+        (DuplicatesJob, {"limit": 0}, r"^'limit' is 1 to 1,000; got 0\.$"),
+        (DuplicatesJob, {"limit": 1001}, "'limit'"),
+        (DuplicatesJob, {"max_distance": -0.001}, r"^'max_distance' is 0 to 2; got -0\.001\.$"),
+        (DuplicatesJob, {"max_distance": 2.001}, "'max_distance'"),
+        (DuplicatesJob, {"max_distance": float("nan")}, "got nan"),
+    ],
+)
+def test_a_look_at_the_gallery_out_of_range_is_refused(kind, options, sentence):
+    with pytest.raises(JobOptionError, match=sentence):
+        kind(**options)
 
 
 def test_the_choices_and_defaults_are_those_of_the_packages():
@@ -90,10 +120,13 @@ def test_the_records_are_told_apart_by_kind():
     assert ANY.validate_json('{"kind": "fit", "targets": ["a"], "heads": ["mlp"]}') == FitJob(("a",), ("mlp",))
     assert ANY.validate_python({"kind": "compact", "keep_hours": 2}) == CompactJob(2.0)
     assert ANY.validate_python({"kind": "migrate", "encoder": "e"}) == MigrateJob("e")
+    assert ANY.validate_python({"kind": "project"}) == ProjectJob(0)
+    assert ANY.validate_python({"kind": "suspects", "target": "a"}) == SuspectsJob("a", 100)
+    assert ANY.validate_python({"kind": "duplicates", "max_distance": 0}) == DuplicatesJob(0.0, 100)
     # A sentence of ours is what the web's library says, too.
     with pytest.raises(ValidationError, match="'trials' is 1 to 1,000; got 0"):
         ANY.validate_python({"kind": "fit", "targets": ["a"], "trials": 0})
-    for wrong in ({"kind": "drop"}, {}, {"kind": "fit"}, {"kind": "migrate"}):
+    for wrong in ({"kind": "drop"}, {}, {"kind": "fit"}, {"kind": "migrate"}, {"kind": "suspects"}):
         with pytest.raises(ValidationError):
             ANY.validate_python(wrong)
     with pytest.raises(dataclasses.FrozenInstanceError):
