@@ -2,6 +2,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 DEMO := artifacts/demo
+define CHECK_PYTHON
+$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	|| { echo "Modiste needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/one."; exit 1; }
+endef
 
 .PHONY: help setup demo test model crash soak finetune check fix bench
 .DELETE_ON_ERROR:
@@ -9,13 +13,19 @@ DEMO := artifacts/demo
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: .venv/ready ## Install Modiste and its tools into .venv
+setup: .venv/ready .venv-ui/ready ## Install Modiste and its tools into .venv, and its page into .venv-ui
 
 .venv/ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
-		|| { echo "Modiste needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/one."; exit 1; }
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Gradio wants Pillow < 13, so the page has an environment of its own.
+.venv-ui/ready: ui/requirements.txt ui/constraints.txt
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv .venv-ui
+	.venv-ui/bin/python -m pip install --quiet --disable-pip-version-check -r ui/requirements.txt -c ui/constraints.txt
 	@touch $@
 
 $(DEMO)/catalog/items.csv: | .venv/ready

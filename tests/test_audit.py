@@ -30,17 +30,28 @@ def test_without_a_database_it_is_said_to_be_skipped(monkeypatch, capsys, answer
 
 
 def test_without_a_hole_it_says_what_it_has_looked_at(monkeypatch, capsys):
-    answering(monkeypatch, KNOWN, CLEAN)
+    # Of the page Pillow is left out, which decodes nothing there.
+    answering(monkeypatch, KNOWN, CLEAN, KNOWN)
     assert audit.main() == 0
-    assert capsys.readouterr().out == "pip-audit: 0 holes in 1 packages. Not known to it: odd.\n"
+    assert capsys.readouterr().out == (
+        "constraints.txt: 0 holes in 1 packages. Not known to pip-audit: odd.\n"
+        "ui/constraints.txt: 0 holes in 0 packages. Not known to pip-audit: none.\n"
+    )
 
 
 def test_a_hole_fails(monkeypatch, capsys):
-    answering(monkeypatch, KNOWN, KNOWN)
+    answering(monkeypatch, KNOWN, KNOWN, CLEAN)
     assert audit.main() == 1
     assert "pillow 8.0.0: CVE-1, mended in 2.0" in capsys.readouterr().out
 
 
+def test_a_hole_of_the_page_fails(monkeypatch, capsys):
+    other = {"dependencies": [{"name": "gradio", "version": "6.0", "vulns": [HOLE]}]}
+    answering(monkeypatch, KNOWN, CLEAN, other)
+    assert audit.main() == 1
+    assert "gradio 6.0: CVE-1" in capsys.readouterr().out
+
+
 def test_an_audit_that_breaks_off_fails(monkeypatch):
-    answering(monkeypatch, KNOWN, None)
+    answering(monkeypatch, KNOWN, None, CLEAN)
     assert audit.main() == 1
