@@ -38,12 +38,12 @@ def report(file: str) -> int:
     if answer is None:
         print("pip-audit broke off before it had asked for everything; run it again.")
         return 1
-    answer["dependencies"] = [each for each in answer["dependencies"] if each["name"] not in FILES[file]]
-    found = holes(answer)
+    packages = [each for each in answer["dependencies"] if each["name"] not in FILES[file]]
+    found = holes({"dependencies": packages})
     for line in found:
         print(line)
-    unknown = [each["name"] for each in answer["dependencies"] if "skip_reason" in each]
-    asked = len(answer["dependencies"]) - len(unknown)
+    unknown = [each["name"] for each in packages if "skip_reason" in each]
+    asked = len(packages) - len(unknown)
     print(f"{file}: {len(found)} holes in {asked} packages. Not known to pip-audit: {', '.join(unknown) or 'none'}.")
     return 1 if found else 0
 
