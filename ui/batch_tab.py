@@ -1,0 +1,13 @@
+"""Batch: the labels of many photos."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from ui.context import Context
+
+
+def build(context: Context) -> None:
+    """The tab."""
+    gr.HTML("<p class='m-lead'>batch</p>")
+    del context

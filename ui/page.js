@@ -1,0 +1,129 @@
+// What all of the page shares: tabs, history, keys, uploads. Components register their own parts as they load.
+window.modiste = (() => {
+  const ASKED_IN = ["find", "label"];
+  const self = { tab: "find", panel: null, asked: {}, started: false };
+
+  // Shows another tab, as a click on it does.
+  self.openTab = (name) => document.querySelector(`#tabs [data-tab-id=${name}]`)?.click();
+
+  // Called when another tab is shown: what was asked elsewhere is asked here too.
+  self.showTab = (name) => {
+    self.tab = name;
+    document.body.dataset.tab = name;
+    self.link({ tab: name });
+    const value = self.panel?.value;
+    const isNew = value && (value.token || value.item_id) && self.asked[name] !== JSON.stringify(value);
+    if (ASKED_IN.includes(name) && isNew) self.ask({ remember: false });
+  };
+
+  // Asks about the panel's photo or item in the tab that is shown.
+  self.ask = ({ remember = true } = {}) => {
+    const value = self.panel?.value;
+    if (!value || !(value.token || value.item_id)) return self.say("Choose a photo first: drop one, paste one, or click an example.");
+    if (!ASKED_IN.includes(self.tab)) self.openTab("find");
+    self.asked[self.tab] = JSON.stringify(value);
+    if (remember) history.pushState({ value, tab: self.tab }, "", location.href);
+    self.link({ item: value.item_id || null });
+    self.panel.ask(self.tab);
+  };
+
+  // Asks about an item of the gallery.
+  self.search = (item_id) => {
+    self.panel.set({ token: null, item_id, box: null, name: item_id });
+    if (self.tab === "find") self.ask();
+    else self.openTab("find"); // which asks
+    window.scrollTo({ top: 0, behavior: "smooth" });
+  };
+
+  // Writes what is shown into the address, so that it can be sent to somebody; null takes a parameter away.
+  self.link = (parameters) => {
+    const url = new URL(location.href);
+    for (const [name, value] of Object.entries(parameters)) {
+      if (value === null || value === "" || value === undefined) url.searchParams.delete(name);
+      else url.searchParams.set(name, value);
+    }
+    history.replaceState(history.state, "", url);
+  };
+
+  // Called once, when the controls are set: goes where the address says.
+  self.start = () => {
+    if (self.started) return;
+    self.started = true;
+    const asked = new URL(location.href).searchParams;
+    const item_id = asked.get("item");
+    if (item_id) self.panel.set({ token: null, item_id, box: null, name: item_id });
+    const tab = asked.get("tab") || "find";
+    if (tab !== self.tab) self.openTab(tab);
+    else if (item_id) self.ask({ remember: false });
+    history.replaceState({ value: self.panel.value, tab: self.tab }, "", location.href);
+  };
+
+  // A sentence for a moment, which screen readers read out.
+  self.say = (sentence) => {
+    const toast = document.getElementById("toast");
+    if (!toast) return;
+    toast.textContent = sentence;
+    toast.hidden = false;
+    clearTimeout(self.silence);
+    self.silence = setTimeout(() => (toast.hidden = true), 6000);
+  };
+
+  // Sends a file; resolves to { token, name, size }, or rejects with an Error that is a sentence.
+  self.upload = (file, signal) =>
+    fetch("/uploads?name=" + encodeURIComponent(file.name || "photo.jpg"), { method: "POST", body: file, signal }).then(
+      async (response) => {
+        const answer = await response.json().catch(() => ({}));
+        if (!response.ok) throw new Error(answer.detail || `The page did not take '${file.name}' (${response.status}).`);
+        return answer;
+      },
+      (error) => {
+        if (error.name === "AbortError") throw error;
+        throw new Error("The page's server cannot be reached; is it still running?");
+      },
+    );
+
+  // Saves a file that the page's server has made.
+  self.download = (token) => {
+    const link = Object.assign(document.createElement("a"), { href: "/downloads/" + token, download: "" });
+    document.body.append(link);
+    link.click();
+    link.remove();
+  };
+
+  // Clicks what a key stands for, where it is shown.
+  const press = (selector) => [...document.querySelectorAll(selector)].find((one) => one.offsetParent && !one.disabled)?.click();
+  const keys = {
+    "ctrl+o": () => self.panel?.choose(),
+    enter: () => self.ask(),
+    h: () => press("[data-key=h], [data-key=h] button, button[data-key=h]") ?? press("#heat-map"),
+    r: () => self.panel?.resetBox(),
+    "ctrl+s": () => press("#save-view"),
+    "?": () => press("#help-button"),
+  };
+  document.addEventListener("keydown", (event) => {
+    const name = (event.ctrlKey || event.metaKey ? "ctrl+" : "") + event.key.toLowerCase();
+    const typing = event.target.closest?.("input, textarea, select, [contenteditable], [role=listbox], dialog[open]");
+    const pressing = event.key === "Enter" && event.target.closest?.("button, a, summary, [role=button]");
+    if (!(name in keys) || event.altKey || ((typing || pressing) && !name.startsWith("ctrl+"))) return;
+    event.preventDefault();
+    keys[name]();
+  });
+
+  // Whatever names an item to search from, in whichever tab.
+  document.addEventListener("click", (event) => {
+    const one = event.target.closest?.("[data-search]");
+    if (one) self.search(one.dataset.search);
+  });
+
+  window.addEventListener("popstate", ({ state }) => {
+    if (!state || !self.panel) return;
+    self.panel.set(state.value);
+    if (state.tab !== self.tab) self.openTab(state.tab);
+    else if (state.value && (state.value.token || state.value.item_id)) self.ask({ remember: false });
+  });
+
+  document.addEventListener("DOMContentLoaded", () => (document.body.dataset.tab = self.tab));
+  const theme = localStorage.getItem("modiste-theme");
+  if (theme) document.addEventListener("DOMContentLoaded", () => setTimeout(() => document.body.classList.toggle("dark", theme === "dark")));
+  return self;
+})();
