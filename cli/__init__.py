@@ -15,6 +15,7 @@ from cli import (
     backgrounds,
     catalogs,
     comparing,
+    demonstrating,
     evaluating,
     explaining,
     exporting,
@@ -68,6 +69,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     exporting.export,
     backgrounds.mask,
     serving.serve,
+    demonstrating.ui,
+    demonstrating.demo,
     searching.duplicates,
     searching.stats,
     upkeep.migrate,
@@ -101,7 +104,7 @@ def main() -> None:
 
 def _fail(error: Exception, status: int) -> None:
     # Our own errors are sentences; any other is a defect, and its place is wanted.
-    if type(error).__module__.split(".")[0] not in ("data", "finetune", "heads", "indexer", "service"):
+    if type(error).__module__.split(".")[0] not in ("cli", "data", "finetune", "heads", "indexer", "service"):
         raise error
     print(f"modiste: {error}", file=sys.stderr)
     sys.exit(status)
