@@ -2,12 +2,15 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 DEMO := artifacts/demo
+AXE := artifacts/axe/node_modules/axe-core/axe.min.js
+# What the image of a Space is built from.
+SPACE := .dockerignore LICENSE README.md constraints.txt pyproject.toml cli data finetune heads indexer service ui
 define CHECK_PYTHON
 $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	|| { echo "Modiste needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/one."; exit 1; }
 endef
 
-.PHONY: help setup demo test model crash soak finetune check fix bench
+.PHONY: help setup demo axe tour space test model crash soak finetune check fix bench
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -32,14 +35,29 @@ $(DEMO)/catalog/items.csv: | .venv/ready
 	rm -rf $(DEMO)/catalog
 	$(BIN)/modiste sample --out $(DEMO)/catalog --count 600 --seed 0
 
-demo: .venv/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it, label a photo, and serve it until Ctrl-C
-	$(BIN)/modiste index $(DEMO)/catalog --gallery $(DEMO)/gallery --encoder efficientnet-lite0
-	$(BIN)/modiste search $(DEMO)/catalog/images/p00000-1.jpg --gallery $(DEMO)/gallery --sheet $(DEMO)/neighbours.png
-	$(BIN)/modiste fit --gallery $(DEMO)/gallery --targets category,colour
-	$(BIN)/modiste classify $(DEMO)/catalog/images/p00000-1.jpg --gallery $(DEMO)/gallery
-	$(BIN)/modiste serve --gallery $(DEMO)/gallery --catalog $(DEMO)/catalog
+demo: .venv/ready .venv-ui/ready $(DEMO)/catalog/items.csv ## Draw a sample catalog, index it, fit heads, and show it in a browser until Ctrl-C; ONCE=1 ends by itself
+	$(BIN)/modiste demo --catalog $(DEMO)/catalog --gallery $(DEMO)/gallery \
+		$(if $(ONCE),--once --port 0 --service-port 0)
 
-test: .venv/ready ## Run the tests
+# Looks for faults of accessibility in the page; where there is no npm, its tests say that they were left out.
+$(AXE):
+	@if command -v npm >/dev/null; then \
+		npm install --silent --no-save --ignore-scripts --no-audit --no-fund --prefix artifacts/axe axe-core@4.14.1 \
+			|| echo "axe-core could not be installed."; \
+	else echo "There is no npm, so no axe-core."; fi
+
+axe: $(AXE) ## Fetch axe-core, which tests the page's accessibility
+
+tour: .venv/ready .venv-ui/ready ## Take the screenshots of docs/tour.md
+	$(BIN)/python -m tests.ui.tour
+
+space: ## Put together a Hugging Face Space, to be pushed to one, in artifacts/space
+	rm -rf artifacts/space
+	mkdir -p artifacts/space
+	git archive HEAD $(SPACE) | tar -x -C artifacts/space
+	cp ui/space/README.md ui/space/Dockerfile artifacts/space/
+
+test: .venv/ready .venv-ui/ready $(AXE) ## Run the tests
 	$(BIN)/python -m pytest
 
 model: .venv/ready ## Compare a gallery with a plain dict over 800 long random sequences (30 minutes)
