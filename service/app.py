@@ -18,6 +18,7 @@ from service.job_options import JobOptionError
 from service.jobs import JobNotFoundError
 from service.openapi import DescribedAPI
 from service.process import prepare_process
+from service.projected import ProjectionNotFoundError
 from service.saliency import ExplanationError
 from service.settings import Settings
 from service.shields import shield
@@ -29,6 +30,7 @@ _STATUSES = {
     ItemNotFoundError: 404,
     JobNotFoundError: 404,
     JobOptionError: 422,
+    ProjectionNotFoundError: 404,
     QuestionError: 422,
 }
 

@@ -361,8 +361,19 @@ class Engine:
             sources=sorted(self.settings.catalogs),
             encoders=self.jobs.encoders,
             groups=group_answers(serving.heads, targets),
-            has_projection=False,
+            has_projection=serving.projected.projection is not None,
         )
+
+    def projection(
+        self, limit: int, *, target: str | None = None, view: Box | None = None, where: Where | None = None
+    ) -> answers.Projection:
+        """The points of the gallery's map in a view, or so many of them that dense places are thinned.
+
+        Raises:
+            ProjectionNotFoundError: There is no map.
+            FilterError: A target or label that the gallery does not have.
+        """
+        return self.state.serving.projected.view(limit, target=target, view=view, where=where)
 
     def items(self, limit: int, *, after: str | None = None, where: Where | None = None) -> answers.ItemPage:
         """Items in order of item_id.

@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.answers import Progress
-from service.job_options import CompactJob, FitJob, JobOptions, MigrateJob, RefreshJob, Source
+from service.job_findings import duplicates, project, suspects
+from service.job_options import (
+    CompactJob,
+    DuplicatesJob,
+    FitJob,
+    JobOptions,
+    MigrateJob,
+    ProjectJob,
+    RefreshJob,
+    Source,
+    SuspectsJob,
+)
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -101,6 +112,12 @@ def do(work: Work, tell: Callable[[Progress], None], is_stopped: Callable[[], bo
             done = _compact(work, work.options, tell)
         case MigrateJob():
             done = _migrate(work, work.options, tell, is_stopped)
+        case ProjectJob():
+            done = project(work.gallery, work.options, tell)
+        case SuspectsJob():
+            done = suspects(work.gallery, work.options, tell)
+        case DuplicatesJob():
+            done = duplicates(work.gallery, work.options, tell)
     ready: dict[str, Any] = _json_ready(done)
     return ready
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, HTTPException, Path, Query, Request, Response
 from pydantic import ConfigDict, StrictBool
 
+from data.catalog import Box, CatalogError
 from indexer.edits import parse_labels
 from indexer.filters import parse_where
 from service import answers
@@ -51,6 +52,30 @@ async def catalog(request: Request) -> Response:
     """What is in the gallery, which heads can be asked, and how fresh the answers are."""
     engine = engine_of(request)
     return json_of(await ask(request, engine.search_lanes, lambda _: engine.catalog()))
+
+
+@router.get("/projection", response_model=answers.Projection)
+async def projection(
+    request: Request,
+    target: Annotated[
+        str | None, Query(max_length=4000, description="Whose labels come along.", examples=["category"])
+    ] = None,
+    view: Annotated[
+        str | None,
+        Query(
+            max_length=4000,
+            description="Part of the map: x,y,width,height as fractions 0..1 of it.",
+            examples=["0.25,0.25,0.5,0.5"],
+        ),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=20_000, description="Points at most; dense places are thinned.")] = 3000,
+    where: WhereText = None,
+) -> Response:
+    """A map of the gallery, or a part of it: items at places where those that look alike lie close to each other."""
+    engine = engine_of(request)
+    passing = None if where is None else parse_where(where)
+    work = partial(engine.projection, limit, target=target, view=_view_of(view), where=passing)
+    return json_of(await ask(request, engine.search_lanes, lambda _: work()))
 
 
 @router.get("/items", response_model=answers.ItemPage)
@@ -147,6 +172,21 @@ async def delete(request: Request, item_id: ItemId) -> Response:
     engine = engine_of(request)
     await ask(request, engine.edit_lanes, partial(engine.delete, item_id))
     return Response(status_code=204)
+
+
+def _view_of(text: str | None) -> Box | None:
+    """The part of the map that a parameter asks for.
+
+    Raises:
+        HTTPException: 422.
+    """
+    try:
+        return box_of(text)
+    except CatalogError as error:
+        raise HTTPException(
+            422,
+            f"A view is x,y,width,height as fractions 0..1 of the map, wholly inside it; got {(text or '')[:100]!r}.",
+        ) from error
 
 
 def _is_held(tag: str, held: str) -> bool:

@@ -13,7 +13,7 @@ from service import answers
 from service.access import administers, reads
 from service.asking import engine_of, json_of
 from service.examples import JOB_REQUESTS
-from service.job_options import CompactJob, FitJob, MigrateJob, RefreshJob
+from service.job_options import JobOptions
 from service.jobs import JobQueue
 
 router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[Depends(reads)])
@@ -28,9 +28,7 @@ JobId = Annotated[str, Path(description="A job's id.", max_length=100)]
 @orders.post("/jobs", status_code=202, response_model=answers.Job)
 async def submit(
     request: Request,
-    options: Annotated[
-        RefreshJob | FitJob | CompactJob | MigrateJob, Body(discriminator="kind", openapi_examples=JOB_REQUESTS)
-    ],
+    options: Annotated[JobOptions, Body(discriminator="kind", openapi_examples=JOB_REQUESTS)],
 ) -> Response:
     """Queues a job; one runs at a time."""
     job = await asyncio.to_thread(_jobs(request).submit, options)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from indexer.encoders import Encoder, EncoderCard
     from indexer.gallery import Gallery
     from service.encoders import Encoders
+    from service.projected import Projected
 
 log = logging.getLogger(__name__)
 
@@ -141,12 +142,14 @@ class Serving:
         encoder: That version's.
         heads: Fitted on embeddings of that encoder, and comparators.
         encoders: Those of comparators among them.
+        projected: The gallery's items at their places of the projection.
     """
 
     gallery: Gallery
     encoder: Encoder
     heads: Heads
     encoders: Encoders
+    projected: Projected
 
     def encoder_of(self, card: HeadCard) -> Encoder:
         """The encoder that a head answers through; a comparator's is loaded when it is first asked for.

@@ -14,8 +14,10 @@ import numpy as np
 
 from heads.storage import StoredHeadError
 from indexer.live import LiveGallery
+from indexer.projection import Projection
 from indexer.store import Store
 from service.encoders import Encoders
+from service.projected import Projected
 from service.serving import Heads, Serving, signature
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ class State:
         self._sample.append(embedding)
 
     def advance(self) -> Serving:
-        """Looks for the newest gallery and heads, and swaps them in.
+        """Looks for the newest gallery, heads and projection, and swaps them in.
 
         Raises:
             EncoderError: The gallery has an encoder that cannot be loaded; the state before goes on answering.
@@ -86,8 +88,12 @@ class State:
         with self._advancing:
             before = self._serving
             gallery = self._live.current()
-            if gallery is not before.gallery or signature(gallery.folder) != before.heads.signature:
-                self._serving = self._assemble(gallery, before.encoder, before.heads)
+            if (
+                gallery is not before.gallery
+                or signature(gallery.folder) != before.heads.signature
+                or Projection.signature(gallery.folder) != before.projected.signature
+            ):
+                self._serving = self._assemble(gallery, before.encoder, before)
                 cards = (
                     gallery.card.fingerprint,
                     *(one.encoder_fingerprint for one in self._serving.heads.comparators),
@@ -102,10 +108,12 @@ class State:
         self._live.close()
         self._encoders.close()
 
-    def _assemble(self, gallery: Gallery, encoder: Encoder, heads: Heads | None) -> Serving:
+    def _assemble(self, gallery: Gallery, encoder: Encoder, before: Serving | None) -> Serving:
         """The state of a gallery; what is at hand already is taken where it is the gallery's."""
         encoder = self._encoder_of(gallery.card, encoder)
-        serving = Serving(gallery, encoder, Heads(gallery.folder, gallery.card, heads), self._encoders)
+        heads = Heads(gallery.folder, gallery.card, before.heads if before else None)
+        projected = Projected(gallery, before.projected if before else None)
+        serving = Serving(gallery, encoder, heads, self._encoders, projected)
         for target in serving.heads.targets:
             # No request waits for the encoder of a comparator that answers unasked; others are loaded when asked for.
             try:

@@ -11,7 +11,7 @@ from typing import Any
 from data.images import ImageError
 from service import answers
 from service.engine import ItemNotFoundError
-from service.examples import CATALOG, CLASSIFICATION, EXPLANATION, ITEM, JOB, NEIGHBOURS
+from service.examples import CATALOG, CLASSIFICATION, EXPLANATION, ITEM, JOB, NEIGHBOURS, PROJECTION
 from service.job_options import JobOptions
 from service.jobs import JobNotFoundError
 from service.lanes import Lanes, Ticket
@@ -130,6 +130,11 @@ class FakeEngine:
         """The same catalog always."""
         self._note("catalog", None)
         return CATALOG
+
+    def projection(self, limit: int, *, target: Any = None, view: Any = None, where: Any = None) -> answers.Projection:
+        """The same map always."""
+        self._note("projection", (limit, target, view, where))
+        return PROJECTION
 
     def items(self, limit: int, *, after: str | None = None, where: Any = None) -> answers.ItemPage:
         """Items from the first one on, whatever the filter is."""

@@ -29,7 +29,16 @@ from service.app import create_app
 from service.classification import ClassifyOptions
 from service.explain import ExplainOptions
 from service.head_store import HeadNotFoundError
-from service.job_options import CompactJob, FitJob, JobOptionError, MigrateJob, RefreshJob
+from service.job_options import (
+    CompactJob,
+    DuplicatesJob,
+    FitJob,
+    JobOptionError,
+    MigrateJob,
+    ProjectJob,
+    RefreshJob,
+    SuspectsJob,
+)
 from service.keys import add_key
 from service.lanes import OverloadedError, Ticket
 from service.questions import ClassifyQuestion, ExplainQuestion, NeighboursQuestion, NewItem
@@ -48,6 +57,7 @@ ROUTES = (
     ("POST", "/v1/classify?item_id=a", None),
     ("POST", "/v1/explain?item_id=a&target=category", None),
     ("GET", "/v1/catalog", None),
+    ("GET", "/v1/projection", None),
     ("GET", "/v1/items", None),
     ("GET", f"/v1/items/{ID}", None),
     ("GET", f"/v1/items/{ID}/image", None),
@@ -228,6 +238,37 @@ def test_pages_say_how_to_go_on(open_shop):
     assert ([item["item_id"] for item in last["items"]], last["next_after"]) == (["c"], None)
 
 
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("", (3000, None, None, None)),
+        (
+            "target=colour&view=0.5,0,0.25,1&limit=20000&where=colour%3Dred",
+            (20_000, "colour", Box(0.5, 0, 0.25, 1), {"colour": ("red",)}),
+        ),
+    ],
+)
+def test_every_option_of_a_map_reaches_the_engine(shop, query, wanted):
+    response = shop.client.get(f"/v1/projection?{query}")
+    assert response.status_code == 200
+    assert response.json() == asdict(examples.PROJECTION)
+    assert shop.engine.asked == [("projection", wanted)]
+
+
+@pytest.mark.parametrize(
+    "view", ["", "0,0,1", "0,0,0,1", "0,0,1,0", "0.5,0,0.6,1", "-0.1,0,1,1", "nan,0,1,1", "a,b,c,d"]
+)
+def test_a_view_lies_on_the_map(shop, view):
+    response = shop.client.get("/v1/projection", params={"view": view})
+    assert "A view is x,y,width,height as fractions 0..1 of the map" in problem_of(response, 422)
+    assert shop.engine.asked == []
+
+
+def test_a_map_has_a_point_and_not_more_than_a_page_can_draw(shop):
+    for limit in (0, 20_001, "all"):
+        assert "'limit'" in problem_of(shop.client.get(f"/v1/projection?limit={limit}"), 422)
+
+
 def test_the_catalog_is_that_of_the_engine(shop):
     assert shop.client.get("/v1/catalog").json() == asdict(examples.CATALOG)
 
@@ -352,6 +393,12 @@ def test_an_image_is_sent_once(shop):
             {"kind": "migrate", "encoder": "e", "pooling": "mean", "precision": "fp32", "force": True, "discard": True},
             MigrateJob("e", "mean", "fp32", force=True, discard=True),
         ),
+        ({"kind": "project"}, ProjectJob()),
+        ({"kind": "project", "seed": 5}, ProjectJob(5)),
+        ({"kind": "suspects", "target": "a"}, SuspectsJob("a")),
+        ({"kind": "suspects", "target": "a", "limit": 5}, SuspectsJob("a", 5)),
+        ({"kind": "duplicates"}, DuplicatesJob()),
+        ({"kind": "duplicates", "max_distance": 0.5, "limit": 5}, DuplicatesJob(0.5, 5)),
     ],
 )
 def test_every_option_of_a_job_reaches_the_queue(shop, body, wanted):

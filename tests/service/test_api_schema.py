@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema_rs
 import pytest
@@ -21,7 +21,8 @@ from PIL import Image
 from schemathesis.engine.events import FatalError, Interrupted, NonFatalError, ScenarioFinished
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
-from service.answers import Job
+from indexer.projection import Projection
+from service.answers import Job, JobKind
 from service.app import create_app
 from service.engine import Engine
 from service.examples import EXAMPLES, JOB_REQUESTS
@@ -121,6 +122,7 @@ def schema_of(engine: Any, key: str, cases: int) -> Iterator[Any]:
             ("item_id", KNOWN),
             ("where", WHERES),
             ("box", BOXES),
+            ("view", BOXES),
             ("targets", ["type"]),
             ("target", ["type"]),
         ):
@@ -160,6 +162,7 @@ def real_schema(tmp_path_factory):
         split=lambda number: "test" if number > 27 else None,
     )
     fit(gallery, "knn", "linear")
+    Projection.draw(gallery.snapshot, seed=0, tell=lambda *_: None).save(gallery.folder)
     made, key = settings_with_key(place)
     with Engine(made, lambda _: FakeEncoder(CARD)) as engine:
         jobs, engine.jobs = engine.jobs, EndedJobs()  # type: ignore[assignment]
@@ -219,7 +222,7 @@ def test_the_document_is_one(document):
     jsonschema_rs.Draft202012Validator(OPENAPI_31).validate(document)
     json.dumps(document, allow_nan=False)
     names = [one["operationId"] for operations in document["paths"].values() for one in operations.values()]
-    assert len(set(names)) == len(names) == 18
+    assert len(set(names)) == len(names) == 19
 
 
 def test_every_reference_leads_somewhere(document):
@@ -250,12 +253,12 @@ def test_examples_are_what_their_schemas_say(document):
         shown += len(examples)
         if " application/json" in place and "healthz" not in place and "readyz" not in place and "patch" not in place:
             assert examples, place
-    # Thirteen answers, and four kinds of jobs.
-    assert shown == 17
+    # Fourteen answers, and seven kinds of jobs.
+    assert shown == 21
     for schema in document["components"]["schemas"].values():
         for example in schema.get("examples", ()):
             jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]}).validate(example)
-    assert set(JOB_REQUESTS) == {"refresh", "fit", "compact", "migrate"}
+    assert set(JOB_REQUESTS) == set(get_args(JobKind))
 
 
 def test_examples_of_parameters_are_what_their_schemas_say(document):
