@@ -78,7 +78,7 @@ window.modiste = (() => {
       },
       (error) => {
         if (error.name === "AbortError") throw error;
-        throw new Error("The page's server cannot be reached; is it still running?");
+        throw Object.assign(new Error("The page's server cannot be reached; is it still running?"), { isAway: true });
       },
     );
 

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from service.client import Client, ServiceError
 from ui.held_files import HeldFileError, HeldFiles, picture_type
 from ui.settings import Settings
+from ui.zips import PhotoZips, ZipError
 
 # A photo of the catalog is asked for again and again while somebody looks around.
 _CACHED = {"Cache-Control": "private, max-age=300"}
@@ -27,6 +28,7 @@ def create_routes(settings: Settings, client: Client, files: HeldFiles) -> APIRo
         files: Where what is sent is held.
     """
     router = APIRouter()
+    zips = PhotoZips(files)
 
     @router.get("/photos/{item_id:path}")
     def photo(item_id: str, size: Annotated[int, Query(ge=16, le=2048)] = 256) -> Response:
@@ -61,6 +63,24 @@ def create_routes(settings: Settings, client: Client, files: HeldFiles) -> APIRo
             raise HTTPException(404, "This file is no photo that a browser can show.")
         return Response(content, headers=_CACHED, media_type=kind)
 
+    @router.get("/zips/{token}/{number}")
+    def zipped(token: str, number: int) -> Response:
+        """A photo in a zip that was sent; what is none is not sent back."""
+        content = _unzip(zips, token, number)
+        kind = picture_type(content)
+        if kind is None:
+            raise HTTPException(404, "This file is no photo that a browser can show.")
+        return Response(content, headers=_CACHED, media_type=kind)
+
+    @router.post("/zips/{token}/{number}")
+    def take_zipped(token: str, number: int, name: Annotated[str, Query(max_length=1000)] = "photo") -> Response:
+        """Holds a photo in a zip as one that was sent, so that it can be asked about."""
+        try:
+            photo = files.keep(Path(name).name or "photo", _unzip(zips, token, number))
+        except OSError as error:
+            raise HTTPException(507, f"There is no room for '{name}' here: {error.strerror}.") from error
+        return JSONResponse({"token": photo.token, "name": photo.name, "size": photo.size})
+
     @router.get("/downloads/{token}")
     def download(token: str) -> Response:
         """What the page has made, to be saved and never shown as a page of this address."""
@@ -87,6 +107,13 @@ def create_routes(settings: Settings, client: Client, files: HeldFiles) -> APIRo
         return {"ready": True, "detail": catalog.error, "state": state}
 
     return router
+
+
+def _unzip(zips: PhotoZips, token: str, number: int) -> bytes:
+    try:
+        return zips.read(token, number)
+    except (HeldFileError, ZipError) as error:
+        raise HTTPException(404, str(error)) from error
 
 
 def _why_away(error: ServiceError, settings: Settings) -> str:
