@@ -16,8 +16,12 @@ def photo_url(item_id: str, size: int = 256) -> str:
 
 
 def percent(share: float) -> str:
-    """A share, 0..1, as people read it: `93 %`, `0.4 %`."""
-    return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+    """A share, 0..1, as people read it: `93 %`, `0.4 %`, `99.8 %`; neither 0 % nor 100 % unless it is."""
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= share < 1:
+        return "> 99.9 %"
+    return f"{100 * share:.1f} %" if 0 < share < 0.1 or 0.99 < share < 1 else f"{100 * share:.0f} %"
 
 
 _TEMPLATES = Environment(
