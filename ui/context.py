@@ -19,7 +19,7 @@ class Context:
         client: Of its service, without retries of its own: `ui.asking.ask` says that it waits.
         files: What was sent, and what was made to be fetched.
         status: Triggers `opened` when the page can be filled: at first, and whenever the gallery has changed.
-        query: The photo or item that is asked about, for `ui.query.Query.read`; triggers `find` or `label`, by the tab.
+        query: The photo or item that is asked about, for `ui.query.Query.read`; triggers `find` or `tell`, by the tab.
     """
 
     settings: Settings
