@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from data.images import ImageError
 from service import answers
@@ -24,6 +24,8 @@ JPEG = b"\xff\xd8\xff the photo of an item"
 
 class FakeJobs:
     """Jobs that change only when a test changes them."""
+
+    encoders: ClassVar[list[str]] = ["fake"]
 
     def __init__(self) -> None:
         self.asked: list[JobOptions] = []
