@@ -199,7 +199,7 @@ def test_a_job_draws_what_the_engine_shows_and_edits_are_seen(gallery):
         assert (answer.method, answer.projected_version) == (result["method"], result["gallery_version"])
         shape = engine.projection(10)
         assert (min(shape.x + shape.y), max(shape.x + shape.y)) == (0, 1)
-        # A label is of the moment (the row that has it is a new one, the last), and an item that goes is gone, without a new map.
+        # Labels are of the moment, in a row that is the last now; and who goes is gone without a new map.
         engine.relabel("i00001", {"type": ("belt",)}, new_targets=False, ticket=ticket())
         assert engine.projection(10, target="type", where={"type": ("belt",)}).item_ids == ids(4, 1)
         engine.delete("i00004", ticket())
