@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -24,11 +25,17 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if 0 < share < 0.1 or 0.99 < share < 1 else f"{100 * share:.0f} %"
 
 
+def labels_text(labels: Mapping[str, Sequence[str]]) -> str:
+    """An item's labels as people read them: `dress · red, white`."""
+    return " · ".join(", ".join(names) for names in labels.values() if names)
+
+
 _TEMPLATES = Environment(
     loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 _TEMPLATES.globals["photo_url"] = photo_url
 _TEMPLATES.filters["percent"] = percent
+_TEMPLATES.filters["labels"] = labels_text
 
 
 def fill(template: str, **values: Any) -> str:

@@ -1,7 +1,7 @@
 // What all of the page shares: tabs, history, keys, uploads. Components register their own parts as they load.
 window.modiste = (() => {
   const ASKED_IN = ["find", "label"];
-  const self = { tab: "find", panel: null, asked: {}, started: false };
+  const self = { tab: "find", panel: null, asked: {}, filled: new Set(), started: false };
 
   // Shows another tab, as a click on it does.
   self.openTab = (name) => document.querySelector(`#tabs [data-tab-id=${name}]`)?.click();
@@ -22,7 +22,7 @@ window.modiste = (() => {
     if (!value || !(value.token || value.item_id)) return self.say("Choose a photo first: drop one, paste one, or click an example.");
     if (!ASKED_IN.includes(self.tab)) self.openTab("find");
     self.asked[self.tab] = JSON.stringify(value);
-    if (remember) history.pushState({ value, tab: self.tab }, "", location.href);
+    if (remember) history.pushState({ value, tab: self.tab, depth: (history.state?.depth ?? 0) + 1 }, "", location.href);
     self.link({ item: value.item_id || null });
     self.panel.ask(self.tab);
   };
@@ -45,9 +45,10 @@ window.modiste = (() => {
     history.replaceState(history.state, "", url);
   };
 
-  // Called once, when the controls are set: goes where the address says.
-  self.start = () => {
-    if (self.started) return;
+  // Called by each tab whose controls the address sets, once they are; when all are set, goes where the address says.
+  self.start = (tab = "find") => {
+    self.filled.add(tab);
+    if (self.started || !ASKED_IN.every((name) => self.filled.has(name))) return;
     self.started = true;
     const asked = new URL(location.href).searchParams;
     const item_id = asked.get("item");
@@ -55,7 +56,9 @@ window.modiste = (() => {
     const tab = asked.get("tab") || "find";
     if (tab !== self.tab) self.openTab(tab);
     else if (item_id) self.ask({ remember: false });
-    history.replaceState({ value: self.panel.value, tab: self.tab }, "", location.href);
+    // How many questions lie before this one, where there is a way back.
+    const depth = history.state?.depth ?? (item_id ? 1 : 0);
+    history.replaceState({ value: self.panel.value, tab: self.tab, depth }, "", location.href);
   };
 
   // A sentence for a moment, which screen readers read out.
@@ -120,6 +123,7 @@ window.modiste = (() => {
     self.panel.set(state.value);
     if (state.tab !== self.tab) self.openTab(state.tab);
     else if (state.value && (state.value.token || state.value.item_id)) self.ask({ remember: false });
+    else self.panel.ask(state.tab); // which says how to begin
   });
 
   document.addEventListener("DOMContentLoaded", () => (document.body.dataset.tab = self.tab));
