@@ -146,10 +146,16 @@ def _spread(places: NDArray[np.float32], order: NDArray[np.int64], limit: int) -
     side = math.isqrt(limit)
     lowest, highest = places.min(axis=0), places.max(axis=0)
     cells = ((places - lowest) / np.maximum(highest - lowest, 1e-9) * side).astype(np.int64).clip(max=side - 1)
-    cell = cells[:, 0] * side + cells[:, 1]
-    by_cell = np.lexsort((order, cell))
+    in_order = np.argsort(order)
+    # 16 bits, which 20,000 cells fit in, are sorted several times faster.
+    cell = (cells[:, 0] * side + cells[:, 1])[in_order].astype(np.int16 if limit < 2**15 else np.int64)
+    by_cell = np.argsort(cell, kind="stable")
     first = np.flatnonzero(np.diff(cell[by_cell], prepend=-1))
     # (R,) how many of its cell come before each
     rank = np.arange(len(cell)) - np.repeat(first, np.diff(first, append=len(cell)))
-    chosen = by_cell[np.lexsort((order[by_cell], rank))[:limit]]
-    return np.sort(chosen)
+    # The rank of which only some are shown, or all.
+    last = int(np.searchsorted(np.cumsum(np.bincount(rank)), limit))
+    numbers = in_order[by_cell]
+    chosen, others = numbers[rank < last], numbers[rank == last]
+    others = others[np.argsort(order[others])[: limit - len(chosen)]]
+    return np.sort(np.concatenate([chosen, others]))
