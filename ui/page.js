@@ -46,8 +46,8 @@ window.modiste = (() => {
   };
 
   // Called by each tab whose controls the address sets, once they are; when all are set, goes where the address says.
-  self.start = (tab = "find") => {
-    self.filled.add(tab);
+  self.start = (whose = "find") => {
+    self.filled.add(whose);
     if (self.started || !ASKED_IN.every((name) => self.filled.has(name))) return;
     self.started = true;
     const asked = new URL(location.href).searchParams;
