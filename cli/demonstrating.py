@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -240,7 +240,7 @@ def _new_keys(folder: Path) -> dict[str, str]:
 def _prepare(client: Client, wanted: list[str] | None) -> None:
     """Has heads fitted and the map drawn, where the gallery has changed since."""
     catalog = client.catalog()
-    chosen = learnable(catalog) if wanted is None else wanted
+    chosen = learnable(catalog.targets) if wanted is None else wanted
     fresh = {(head.target, head.kind) for head in catalog.heads if head.gallery_version == catalog.gallery_version}
     due = [target for target in chosen if not fresh.issuperset((target, kind) for kind in _KINDS)]
     if not chosen:
@@ -250,23 +250,21 @@ def _prepare(client: Client, wanted: list[str] | None) -> None:
     if due:
         _say(f"Fitting heads for {', '.join(due)}.")
         failed = _job(client, "fit", targets=due, heads=_KINDS)
-        # One that cannot be learned keeps all from being fitted.
-        for target in due if failed and len(due) > 1 else ():
-            failed = _job(client, "fit", targets=[target], heads=_KINDS)
-            _say(failed or f"Fitted heads for {target}.")
-        if failed and len(due) == 1:
-            _say(failed)
+        # One that cannot be learned keeps the others from being fitted.
+        for target in due if failed else ():
+            failed = _job(client, "fit", targets=[target], heads=_KINDS) if len(due) > 1 else failed
+            _say(f"There are no heads for {target}: {failed}" if failed else f"There are heads for {target}.")
     _draw_map(client, catalog)
 
 
-def learnable(catalog: Catalog) -> list[str]:
+def learnable(targets: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Up to eight targets that heads can learn, those that most items have first.
 
     Args:
-        catalog: With the number of items that carry each label.
+        targets: How many items carry each label.
     """
     found = {}
-    for target, counts in catalog.targets.items():
+    for target, counts in targets.items():
         usable = [count for count in counts.values() if count >= _ENOUGH]
         # A name or a number of its own for nearly every item is nothing to learn.
         if target != "split" and len(usable) >= 2 and sum(usable) >= sum(counts.values()) / 2:
@@ -295,7 +293,7 @@ def _job(client: Client, kind: JobKind, **options: Any) -> str | None:
     try:
         job = client.wait(client.submit(kind, **options).id)
     except RefusedError as error:
-        return str(error)
+        return error.detail
     return None if job.state == "done" else job.error or f"The {kind} job was {job.state}."
 
 

@@ -142,6 +142,8 @@ finally:
             "export",
             "mask",
             "serve",
+            "ui",
+            "demo",
             "duplicates",
             "stats",
         ),
