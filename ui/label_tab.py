@@ -197,7 +197,7 @@ def _explainer(context: Context) -> Callable[..., Generator[str, None, None]]:
 def _filler(context: Context) -> Callable[..., Any]:
     """Fills the controls by the catalog: as the address says at first, then as people have set them."""
 
-    def fill_controls(value: Any, is_filled: bool, *settings: Any, request: gr.Request) -> Any:
+    def fill_controls(request: gr.Request, value: Any, is_filled: bool, *settings: Any) -> Any:
         try:
             catalog = context.client.catalog()
         except ServiceError:
