@@ -6,12 +6,13 @@ import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Any
 
-from service.client import ClassifiedPhoto, Client, OverloadedError, RefusedError, ServiceError
-from ui.asking import ask, sentence_of
+from service.client import ClassifiedPhoto, Client, OverloadedError, RefusedError, ServiceError, UnreachableError
+from ui.batch_view import View
 from ui.held_files import HeldFileError, HeldFiles
 from ui.zips import PhotoZips, Skipped, ZipError, shown_name
 
@@ -22,6 +23,9 @@ _PHOTOS, _BYTES, _AT_ONCE = 8, 12 * 2**20, 2
 # A service that gives up after so many seconds had too much in one request; sooner, it had too many requests.
 _SLOW_S = 3.0
 _LOOK_S = 0.5
+# A service that is busy or away is asked again after so many seconds where it names none, and given up after so many:
+# people leave a batch alone, and a service is started again within minutes.
+_PAUSE_S, _PATIENCE_S = 2.0, 300.0
 # Refusals that may be about a photo of the request, and not about the question.
 _ABOUT_PHOTOS = (400, 413, 415, 422)
 # A rate is of the last so many seconds.
@@ -96,6 +100,9 @@ class Batch:
         state: `running`, `done`, `cancelled` or `stopped`.
         sentence: What it waits for, or why it stopped.
         size: Photos of a request, which become fewer where a service is slow.
+        view: What somebody wants to see of it.
+        is_shown: Whether it is the one that its page shows.
+        seconds: That asking took so far, without pauses between two runs.
     """
 
     targets: Sequence[str] | None
@@ -109,6 +116,9 @@ class Batch:
     state: str = "running"
     sentence: str = ""
     size: int = _PHOTOS
+    view: View = field(default_factory=View)
+    is_shown: bool = True
+    seconds: float = 0.0
     cancelled: threading.Event = field(default_factory=threading.Event)
     _times: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=500))
 
@@ -136,6 +146,10 @@ class Batch:
         row.answers, row.error = answers, error
         self.done += 1
         self.failed += error is not None
+
+    def forget_rate(self) -> None:
+        """Begins to measure the rate anew."""
+        self._times.clear()
 
     def tick(self) -> None:
         """Looks at the clock, for the rate."""
@@ -168,14 +182,19 @@ class Batches:
             return self._held.get(token)
 
 
-def collect(batch: Batch, sent: Sequence[dict[str, object]], zips: PhotoZips) -> None:
+def collect(batch: Batch, sent: Sequence[dict[str, Any]], left_out: Sequence[dict[str, Any]], zips: PhotoZips) -> None:
     """Fills a batch with the photos that were sent, and those in zips that were sent.
 
     Args:
         batch: An empty one.
         sent: What the browser tells of each: `name`, and `token` or `error`.
+        left_out: What it did not send: `reason`, `count` and `names` of the first few.
         zips: Those that are held.
     """
+    for one in left_out:
+        reason = str(one.get("reason"))
+        names = [shown_name(str(name)) for name in one.get("names") or []]
+        batch.skipped[reason] = Skipped(reason, int(one.get("count") or 0), names)
     for one in sent:
         name, token, error = (str(one.get(key) or "") for key in ("name", "token", "error"))
         name = shown_name(name or "photo")
@@ -200,7 +219,7 @@ def _add(batch: Batch, name: str, token: str | None, number: int | None, error: 
         batch.note(row, {}, error)
 
 
-def work(batch: Batch, client: Client, files: HeldFiles, zips: PhotoZips) -> Iterator[None]:
+def work(batch: Batch, client: Client, files: HeldFiles, zips: PhotoZips) -> Generator[None, None, None]:
     """Asks the service about the photos that were not asked about yet, until they are through or it is cancelled.
 
     Yields:
@@ -208,8 +227,10 @@ def work(batch: Batch, client: Client, files: HeldFiles, zips: PhotoZips) -> Ite
         is asked than the requests under way.
     """
     batch.state, batch.sentence = "running", ""
+    batch.forget_rate()
     batch.cancelled = cancelled = threading.Event()
     asker = _Asker(batch, client, files, zips)
+    before, start = batch.seconds, time.monotonic()
     todo = deque(row for row in batch.rows if not row.is_done)
     under_way: dict[Future[list[_Said]], list[Row]] = {}
     pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="batch")
@@ -224,10 +245,11 @@ def work(batch: Batch, client: Client, files: HeldFiles, zips: PhotoZips) -> Ite
                 for said, row in zip(future.result(), under_way.pop(future), strict=True):
                     batch.note(row, *said)
             batch.tick()
+            batch.seconds = before + time.monotonic() - start
             yield
         batch.state = "cancelled" if todo or under_way else "done"
     except ServiceError as error:
-        batch.state, batch.sentence = "stopped", sentence_of(error)
+        batch.state, batch.sentence = "stopped", error.detail
     finally:
         cancelled.set()
         pool.shutdown(wait=False, cancel_futures=True)
@@ -291,13 +313,19 @@ class _Asker:
         return self._ask(photos[:half]) + self._ask(photos[half:])
 
     def _ask_once(self, photos: list[bytes]) -> list[_Said]:
-        asking = ask(lambda: self._classify(photos))
-        try:
-            while True:
-                self._batch.sentence = next(asking)
-        except StopIteration as stop:
-            self._batch.sentence = ""
-            return [_said(photo) for photo in stop.value]
+        start = time.monotonic()
+        while True:
+            try:
+                answer = self._classify(photos)
+            except (OverloadedError, UnreachableError) as error:
+                pause = error.retry_after or _PAUSE_S
+                if time.monotonic() - start + pause > _PATIENCE_S:
+                    raise
+                self._batch.sentence = f"{error.detail} Trying again in {pause:.0f} s."
+            else:
+                self._batch.sentence = ""
+                return [_said(photo) for photo in answer]
+            self._cancelled.wait(pause)
 
     def _classify(self, photos: list[bytes]) -> list[ClassifiedPhoto]:
         if self._cancelled.is_set():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ui.batch import Batch, Row
+if TYPE_CHECKING:
+    from ui.batch import Batch, Row
 
 PAGE = 50
 # Labels to choose from; a batch may have thousands.
