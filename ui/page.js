@@ -10,7 +10,7 @@ window.modiste = (() => {
   self.showTab = (name) => {
     self.tab = name;
     document.body.dataset.tab = name;
-    self.link({ tab: name });
+    if (self.started) self.link({ tab: name }); // Before, the address says where to go.
     const value = self.panel?.value;
     const isNew = value && (value.token || value.item_id) && self.asked[name] !== JSON.stringify(value);
     if (ASKED_IN.includes(name) && isNew) self.ask({ remember: false });
