@@ -66,7 +66,7 @@ def build(context: Context) -> FindTab:
     clear.click(None, None, tab.controls[1:], js=f"() => {{ modiste.findAgain(); return [[], {FAR}, false]; }}")
     gr.on([control.input for control in tab.controls], None, js="() => modiste.findAgain()")
     opened = context.status.opened(set_controls, [is_open, tab.filters], [is_open, *tab.controls], **_PRIVATE)
-    opened.then(None, js="() => modiste.start()")
+    opened.then(None, js="() => modiste.start('find')")
     return tab
 
 
@@ -74,7 +74,7 @@ def _controls() -> tuple[FindTab, gr.Button]:
     with gr.Row(elem_id="find-controls"):
         filters = gr.Dropdown([], multiselect=True, label="Only with these labels", elem_id="find-filters", scale=3)
         k = gr.Slider(1, MOST, USUAL_K, step=1, label="Results", elem_id="find-k")
-        limit = gr.Slider(0, FAR, FAR, step=0.01, label=f"Distance at most ({FAR}: no limit)", elem_id="find-limit")
+        limit = gr.Slider(0, FAR, FAR, step=0.01, label="Distance at most", elem_id="find-limit")
         with gr.Column(min_width=150, elem_id="find-rest"):
             group = gr.Checkbox(False, label="One photo per product", elem_id="find-group")
             clear = gr.Button("Clear filters", size="sm", elem_id="find-clear")
