@@ -25,7 +25,7 @@ def main() -> None:
         )
     import uvicorn
 
-    from ui.app import create_app
+    from ui.app import AddressError, create_app
 
     host = f"[{settings.host.strip('[]')}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listener.getsockname()[1]}"
@@ -37,9 +37,12 @@ def main() -> None:
             await super().startup(sockets)
             print(f"Modiste's page is at {address}", flush=True)
 
-    with create_app(settings) as app:
-        config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=3)
-        Server(config).run(sockets=[listener])
+    try:
+        with create_app(settings) as app:
+            config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=3)
+            Server(config).run(sockets=[listener])
+    except AddressError as error:
+        sys.exit(f"modiste: {error}")
 
 
 def _settings() -> Settings:
@@ -51,6 +54,9 @@ def _settings() -> Settings:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="A name browsers may know the page by; * any."
     )
+    parser.add_argument(
+        "--allow-frame", action="append", default=[], metavar="ORIGIN", help="A page that may show this one in a frame."
+    )
     parser.add_argument("--read-only", action="store_true", help="Leave out what changes the gallery.")
     parser.epilog = "The service's API key, where it wants one, is read from the variable MODISTE_KEY."
     asked = parser.parse_args()
@@ -60,6 +66,7 @@ def _settings() -> Settings:
         host=asked.host,
         port=asked.port,
         hosts=tuple(asked.allow_host),
+        frames=tuple(asked.allow_frame),
         read_only=asked.read_only,
     )
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_MIB = 2**20
+MIB = 2**20
 # The first bytes of what a browser may be handed back as a picture; all else stays here.
 _SIGNATURES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))
+# Of a zip, also of an empty or a split one.
+_ZIP = b"PK"
 
 
 class HeldFileError(ValueError):
@@ -58,7 +60,7 @@ class HeldFiles:
     """
 
     def __init__(self, held_mb: int) -> None:
-        self._most = held_mb * _MIB
+        self._most = held_mb * MIB
         self._folder = Path(tempfile.mkdtemp(prefix="modiste-ui-"))
         self._held: OrderedDict[str, HeldFile] = OrderedDict()
         self._size = 0
@@ -72,13 +74,14 @@ class HeldFiles:
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def take(self, name: str, chunks: AsyncIterator[bytes], most_mb: int) -> HeldFile:
+    async def take(self, name: str, chunks: AsyncIterator[bytes], most_mb: int, *, zip_mb: int) -> HeldFile:
         """Holds a file.
 
         Args:
             name: What the browser calls it.
             chunks: Its bytes as they come.
             most_mb: Largest size, MiB.
+            zip_mb: Largest size of a zip, which its first bytes tell.
 
         Raises:
             HeldFileError: It is empty or too large.
@@ -87,11 +90,14 @@ class HeldFiles:
         token = secrets.token_urlsafe(18)
         path = self._folder / token
         try:
-            size = 0
+            size, start = 0, b""
             with path.open("wb") as file:
                 async for chunk in chunks:
                     size += len(chunk)
-                    if size > most_mb * _MIB:
+                    start = (start + chunk)[: len(_ZIP)] if len(start) < len(_ZIP) else start
+                    if start == _ZIP:
+                        most_mb = zip_mb
+                    if size > most_mb * MIB:
                         raise HeldFileError(f"'{name}' is larger than {most_mb} MB; send a smaller file.")
                     file.write(chunk)
             if not size:

@@ -3,12 +3,21 @@ window.modiste = (() => {
   const ASKED_IN = ["find", "label"];
   const self = { tab: "find", panel: null, asked: {}, filled: new Set(), started: false };
 
+  // Called when the page's first component is there: what stood in its place goes.
+  self.opened = () => requestAnimationFrame(() => document.getElementById("m-loading")?.remove());
+  setTimeout(() => {
+    const sentence = document.querySelector("#m-loading p");
+    if (sentence) sentence.textContent = "The page takes long to open. If nothing comes, look whether its server still runs, and load the page again.";
+  }, 15000);
+
   // Shows another tab, as a click on it does.
   self.openTab = (name) => document.querySelector(`#tabs [data-tab-id=${name}]`)?.click();
 
   // Called when another tab is shown: what was asked elsewhere is asked here too.
   self.showTab = (name) => {
     self.tab = name;
+    const title = document.querySelector(`#tabs [data-tab-id=${name}]`)?.textContent;
+    document.title = title ? `${title} · Modiste` : "Modiste";
     document.body.dataset.tab = name;
     if (self.started) self.link({ tab: name }); // Before, the address says where to go.
     const value = self.panel?.value;
@@ -86,11 +95,51 @@ window.modiste = (() => {
     );
 
   // Saves a file that the page's server has made.
-  self.download = (token) => {
-    const link = Object.assign(document.createElement("a"), { href: "/downloads/" + token, download: "" });
+  self.download = (token) => save("/downloads/" + token, "");
+
+  // Saves what is shown as a PNG. The script that draws it is loaded when it is first used.
+  self.saveView = async () => {
+    if (self.saving) return;
+    self.saving = true;
+    self.say("Drawing this view …");
+    try {
+      if (!window.modernScreenshot) await load("/scripts/modern-screenshot.js");
+      const picture = await modernScreenshot.domToBlob(document.querySelector(".gradio-container"), {
+        type: "image/png",
+        scale: Math.min(2, Math.max(1, devicePixelRatio)),
+        // Larger ones are scaled down; browsers draw no more.
+        maximumCanvasSize: 8192,
+        backgroundColor: getComputedStyle(document.body).backgroundColor,
+        font: false,
+        filter: (node) => !["toast", "help"].includes(node.id),
+      });
+      const address = URL.createObjectURL(picture);
+      save(address, fileName("png"));
+      setTimeout(() => URL.revokeObjectURL(address), 60000);
+      self.say("This view is saved among your downloads.");
+    } catch (error) {
+      console.warn(error);
+      self.say("This view could not be drawn; use your browser's own print or screenshot, or the Report tab.");
+    } finally {
+      self.saving = false;
+    }
+  };
+  const load = (address) =>
+    new Promise((done, failed) =>
+      document.head.append(Object.assign(document.createElement("script"), { src: address, onload: done, onerror: failed })),
+    );
+  const save = (address, name) => {
+    const link = Object.assign(document.createElement("a"), { href: address, download: name });
     document.body.append(link);
     link.click();
     link.remove();
+  };
+  // Such as modiste-find-shirt-12-2026-11-22-0930.png.
+  const fileName = (ending) => {
+    const now = new Date(Date.now() - new Date().getTimezoneOffset() * 60000).toISOString();
+    const subject = (self.panel?.value?.name || "").replace(/\.[a-z]+$/i, "").replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40);
+    const parts = ["modiste", self.tab, ASKED_IN.includes(self.tab) && subject, now.slice(0, 10), now.slice(11, 16).replace(":", "")];
+    return parts.filter(Boolean).join("-").replace(/-+/g, "-") + "." + ending;
   };
 
   // Clicks what a key stands for, where it is shown.
@@ -98,16 +147,19 @@ window.modiste = (() => {
   const keys = {
     "ctrl+o": () => self.panel?.choose(),
     enter: () => self.ask(),
-    h: () => press("[data-key=h], [data-key=h] button, button[data-key=h]") ?? press("#heat-map"),
+    h: () => press("[data-key=h] button, [data-key=h], #heat-map"),
     r: () => self.panel?.resetBox(),
     "ctrl+s": () => press("#save-view"),
     "?": () => press("#help-button"),
   };
+  const TYPED_IN = "input, textarea, select, [contenteditable], [role=listbox], [role=combobox], [role=slider]";
   document.addEventListener("keydown", (event) => {
-    const name = (event.ctrlKey || event.metaKey ? "ctrl+" : "") + event.key.toLowerCase();
-    const typing = event.target.closest?.("input, textarea, select, [contenteditable], [role=listbox], dialog[open]");
-    const pressing = event.key === "Enter" && event.target.closest?.("button, a, summary, [role=button]");
-    if (!(name in keys) || event.altKey || ((typing || pressing) && !name.startsWith("ctrl+"))) return;
+    const name = (event.ctrlKey || event.metaKey ? "ctrl+" : "") + (event.key || "").toLowerCase();
+    if (!Object.hasOwn(keys, name) || event.altKey || event.isComposing || event.defaultPrevented) return;
+    if (event.repeat || document.querySelector("dialog[open]")) return name.startsWith("ctrl+") && event.preventDefault();
+    const typing = event.target.closest?.(TYPED_IN);
+    const pressing = event.key === "Enter" && event.target.closest?.("button, a, summary, [role=button], [tabindex]");
+    if ((typing || pressing) && !name.startsWith("ctrl+")) return;
     event.preventDefault();
     keys[name]();
   });
@@ -126,8 +178,37 @@ window.modiste = (() => {
     else self.panel.ask(state.tab); // which says how to begin
   });
 
-  document.addEventListener("DOMContentLoaded", () => (document.body.dataset.tab = self.tab));
-  const theme = localStorage.getItem("modiste-theme");
-  if (theme) document.addEventListener("DOMContentLoaded", () => setTimeout(() => document.body.classList.toggle("dark", theme === "dark")));
+  // Light or dark: what was chosen here, else what the system says. Gradio writes the system's onto the body.
+  const THEME = "modiste-theme";
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const chosen = () => {
+    try {
+      return localStorage.getItem(THEME);
+    } catch {
+      return self.theme; // Storage is off.
+    }
+  };
+  self.isDark = () => (chosen() ? chosen() === "dark" : system.matches);
+  const paint = () => {
+    const isDark = self.isDark();
+    document.documentElement.classList.toggle("m-dark", isDark);
+    document.documentElement.classList.toggle("m-light", !isDark);
+    document.documentElement.style.colorScheme = isDark ? "dark" : "light";
+    if (document.body && document.body.classList.contains("dark") !== isDark) document.body.classList.toggle("dark", isDark);
+  };
+  self.switchTheme = () => {
+    self.theme = self.isDark() ? "light" : "dark";
+    try {
+      localStorage.setItem(THEME, self.theme);
+    } catch {} // Storage is off: it holds until the page is left.
+    paint();
+  };
+  system.addEventListener("change", paint);
+  paint();
+  document.addEventListener("DOMContentLoaded", () => {
+    document.body.dataset.tab = self.tab;
+    paint();
+    new MutationObserver(paint).observe(document.body, { attributeFilter: ["class"] });
+  });
   return self;
 })();

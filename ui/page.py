@@ -19,7 +19,6 @@ THEME = gr.themes.Base(
     font_mono=["ui-monospace", "monospace"],
 )
 STYLES = sorted(FILES.glob("*.css"))
-HEAD = f"<script>{(FILES / 'page.js').read_text('utf-8')}</script>"
 # Handlers of one kind that run at a time: the service, not the page, decides how much it can do at once.
 _AT_ONCE = 16
 
@@ -40,7 +39,7 @@ def create_page(settings: Settings, client: Client, files: HeldFiles) -> gr.Bloc
         with gr.Row(elem_id="main"):
             with gr.Column(scale=1, min_width=300, elem_id="asking"):
                 context = query_panel.build(settings, client, files, status)
-            with gr.Column(scale=3, min_width=320), gr.Tabs(elem_id="tabs"):
+            with gr.Column(scale=3, min_width=320), gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
                 with _tab("find", "Find similar"):
                     find = find_tab.build(context)
                 with _tab("label", "What is it"):

@@ -1,22 +1,31 @@
-"""What the page needs besides Gradio: catalog photos through the service, and uploads. Bytes are passed on."""
+"""What the page needs besides Gradio: catalog photos through the service, uploads, downloads. Bytes are passed on."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import quote
 
+import anyio
 from fastapi import APIRouter, HTTPException, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.requests import ClientDisconnect
 
 from service.client import Client, ServiceError
-from ui.held_files import HeldFileError, HeldFiles, picture_type
-from ui.settings import Settings
-from ui.zips import PhotoZips, ZipError
+from ui.held_files import MIB, HeldFileError, HeldFiles, picture_type
+from ui.service_state import ServiceState
+from ui.settings import FILES, Settings
+from ui.zip_routes import add_zip_routes
+
+T = TypeVar("T")
 
 # A photo of the catalog is asked for again and again while somebody looks around.
 _CACHED = {"Cache-Control": "private, max-age=300"}
+# Photos that are asked of the service at a time: one that hangs must not take the threads that handlers need.
+_PHOTOS_AT_ONCE = 16
+# Scripts that a page loads when it has use for them.
+_SCRIPTS = {"modern-screenshot.js"}
 
 
 def create_routes(settings: Settings, client: Client, files: HeldFiles) -> APIRouter:
@@ -24,100 +33,83 @@ def create_routes(settings: Settings, client: Client, files: HeldFiles) -> APIRo
 
     Args:
         settings: Of the page.
-        client: Of its service.
+        client: Of its service, with a short timeout.
         files: Where what is sent is held.
     """
     router = APIRouter()
-    zips = PhotoZips(files)
+    at_once = anyio.CapacityLimiter(_PHOTOS_AT_ONCE)
+    state = ServiceState(client, settings)
 
     @router.get("/photos/{item_id:path}")
-    def photo(item_id: str, size: Annotated[int, Query(ge=16, le=2048)] = 256) -> Response:
+    async def photo(item_id: str, size: Annotated[int, Query(ge=16, le=2048)] = 256) -> Response:
         """An item's photo, as the service encodes it."""
         try:
-            return Response(client.image(item_id, size=size), headers=_CACHED, media_type="image/jpeg")
+            content = await anyio.to_thread.run_sync(lambda: client.image(item_id, size=size), limiter=at_once)
         except ServiceError as error:
             raise HTTPException(error.status or 502, error.detail) from error
+        except ValueError as error:
+            raise HTTPException(404, str(error)) from error
+        return Response(content, headers=_CACHED, media_type="image/jpeg")
 
+    @router.get("/status")
+    async def status() -> dict[str, object]:
+        """Whether the service answers; `state` is another one whenever the page should look at the catalog again."""
+        return await state.now()
+
+    @router.get("/scripts/{name}")
+    def script(name: str) -> Response:
+        """A script that the page loads when it has use for it."""
+        if name not in _SCRIPTS:
+            raise HTTPException(404, "There is no such script.")
+        return FileResponse(FILES / name, media_type="text/javascript", headers=_CACHED)
+
+    _add_uploads(router, settings, files)
+    add_zip_routes(router, files)
+    return router
+
+
+def _add_uploads(router: APIRouter, settings: Settings, files: HeldFiles) -> None:
     @router.post("/uploads")
     async def take(request: Request, name: Annotated[str, Query(max_length=1000)] = "photo") -> Response:
         """Holds a photo or a zip; answers with the token that the page asks about it by."""
-        is_zip = name.lower().endswith(".zip")
         try:
-            most_mb = settings.zip_mb if is_zip else settings.photo_mb
-            upload = await files.take(Path(name).name or "photo", request.stream(), most_mb)
+            upload = await files.take(
+                Path(name).name or "photo", request.stream(), settings.photo_mb, zip_mb=settings.zip_mb
+            )
         except HeldFileError as error:
             return JSONResponse({"detail": str(error)}, 413)
         except OSError as error:
             return JSONResponse({"detail": f"There is no room for '{name}' here: {error.strerror}."}, 507)
+        except ClientDisconnect:
+            # Nobody is there to read this; what came of the file is gone.
+            return Response(status_code=400)
         return JSONResponse({"token": upload.token, "name": upload.name, "size": upload.size})
 
     @router.get("/uploads/{token}")
     def uploaded(token: str) -> Response:
         """A photo that was sent; what is none is not sent back."""
-        try:
-            content = files.get(token).read()
-        except HeldFileError as error:
-            raise HTTPException(404, str(error)) from error
+        file = _held(lambda: files.get(token))
+        # A zip may be large, and is not read for this.
+        content = _held(file.read) if file.size <= settings.photo_mb * MIB else b""
         kind = picture_type(content)
         if kind is None:
             raise HTTPException(404, "This file is no photo that a browser can show.")
         return Response(content, headers=_CACHED, media_type=kind)
-
-    @router.get("/zips/{token}/{number}")
-    def zipped(token: str, number: int) -> Response:
-        """A photo in a zip that was sent; what is none is not sent back."""
-        content = _unzip(zips, token, number)
-        kind = picture_type(content)
-        if kind is None:
-            raise HTTPException(404, "This file is no photo that a browser can show.")
-        return Response(content, headers=_CACHED, media_type=kind)
-
-    @router.post("/zips/{token}/{number}")
-    def take_zipped(token: str, number: int, name: Annotated[str, Query(max_length=1000)] = "photo") -> Response:
-        """Holds a photo in a zip as one that was sent, so that it can be asked about."""
-        try:
-            photo = files.keep(Path(name).name or "photo", _unzip(zips, token, number))
-        except OSError as error:
-            raise HTTPException(507, f"There is no room for '{name}' here: {error.strerror}.") from error
-        return JSONResponse({"token": photo.token, "name": photo.name, "size": photo.size})
 
     @router.get("/downloads/{token}")
     def download(token: str) -> Response:
         """What the page has made, to be saved and never shown as a page of this address."""
-        try:
-            made = files.get(token)
-            content = made.read()
-        except HeldFileError as error:
-            raise HTTPException(404, str(error)) from error
+        made = _held(lambda: files.get(token))
         headers = {
             "Content-Disposition": f"attachment; filename*=UTF-8''{quote(made.name)}",
             "Cache-Control": "no-store",
         }
-        return Response(content, headers=headers, media_type="application/octet-stream")
-
-    @router.get("/status")
-    def status() -> dict[str, object]:
-        """Whether the service answers; `state` is another one whenever the page should look at the catalog again."""
-        try:
-            catalog = client.catalog()
-        except ServiceError as error:
-            return {"ready": False, "detail": _why_away(error, settings), "wait_s": settings.wait_s}
-        heads = [(head.target, head.kind, head.fitted_at) for head in catalog.heads]
-        state = hashlib.blake2b(repr((catalog.gallery_version, heads)).encode(), digest_size=8).hexdigest()
-        return {"ready": True, "detail": catalog.error, "state": state}
-
-    return router
+        return Response(_held(made.read), headers=headers, media_type="application/octet-stream")
 
 
-def _unzip(zips: PhotoZips, token: str, number: int) -> bytes:
+def _held(ask: Callable[[], T]) -> T:
+    """What is held; 404 where it is no more."""
     try:
-        return zips.read(token, number)
-    except (HeldFileError, ZipError) as error:
+        return ask()
+    except HeldFileError as error:
         raise HTTPException(404, str(error)) from error
-
-
-def _why_away(error: ServiceError, settings: Settings) -> str:
-    if error.status in (401, 403):
-        known = "another key" if settings.key else "a key"
-        return f"{error.detail} Start the page again with {known} in the variable MODISTE_KEY."
-    return f"{error.detail} The page looks again every {settings.wait_s:g} s."

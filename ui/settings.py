@@ -16,6 +16,7 @@ class Settings:
         host: Address to listen on.
         port: Port; 0 takes a free one.
         hosts: Names that a browser may know the page by, besides `host` and this machine's own; `*` for any.
+        frames: Origins of pages that may show this one in a frame, such as `https://huggingface.co`.
         read_only: Whether what changes the gallery is left out of the page.
         photo_mb: Largest photo that is taken, MiB.
         zip_mb: Largest zip of photos, MiB.
@@ -28,6 +29,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 7860
     hosts: tuple[str, ...] = ()
+    frames: tuple[str, ...] = ()
     read_only: bool = False
     photo_mb: int = 20
     zip_mb: int = 2048
