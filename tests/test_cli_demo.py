@@ -22,12 +22,12 @@ import pytest
 from cli import demonstrating
 from cli.demonstrating import learnable
 from service.client import Client, RefusedError
-from tests.test_cli import Shop, modiste, shop, start
+from tests.test_cli import ROOT, Shop, modiste, shop, start
 
 __all__ = ["shop"]
 
 LONG_S = 120.0
-PAGE_PYTHON = Path(__file__).parents[1] / ".venv-ui" / "bin" / "python"
+PAGE_PYTHON = ROOT / ".venv-ui" / "bin" / "python"
 # Writes down how it was started; ends badly where it is told to.
 STAND_IN = """#!{python}
 import http.server, json, os, sys
@@ -60,15 +60,24 @@ class Demo:
     Args:
         folder: For the stand-in and what it writes.
         arguments: Of `modiste demo`.
+        program: Instead of `modiste demo` and its arguments; it runs in the folder.
         environment: Beside this one's.
     """
 
-    def __init__(self, folder: Path, *arguments: object, **environment: str) -> None:
-        program, self.record = folder / "page.py", folder / "page.json"
-        program.write_text(STAND_IN.format(python=sys.executable))
-        program.chmod(0o755)
-        own = {"MODISTE_UI_PYTHON": str(program), "STAND_IN": str(self.record)} | environment
-        self.process = start("demo", *FREE_PORTS, *arguments, **own)
+    def __init__(self, folder: Path, *arguments: object, program: list[str] | None = None, **environment: str) -> None:
+        stand_in, self.record = folder / "page.py", folder / "page.json"
+        stand_in.write_text(STAND_IN.format(python=sys.executable))
+        stand_in.chmod(0o755)
+        own = {"MODISTE_UI_PYTHON": str(stand_in), "STAND_IN": str(self.record)} | environment
+        command = [sys.executable, "-m", "cli", "demo", *map(str, (*FREE_PORTS, *arguments))]
+        self.process = subprocess.Popen(
+            program or command,
+            cwd=folder if program else ROOT,
+            env=os.environ | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         self.said: list[str] = []
 
     def read_until(self, beginning: str) -> str:
