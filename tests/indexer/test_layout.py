@@ -52,6 +52,10 @@ def test_a_few_items_are_laid_out_by_their_principal_components(tmp_path, count)
     np.testing.assert_allclose(*gaps, atol=1e-4)
 
 
+def test_as_many_as_it_needs_are_laid_out_by_pacmap(tmp_path):
+    assert drawn(tmp_path / "g", clusters(LEAST_FOR_PACMAP)[0])[1] == "PaCMAP of 12 principal components"
+
+
 def test_no_items_are_not_drawn(tmp_path):
     with pytest.raises(LayoutError, match=r"^The gallery is empty, so that there is nothing to draw; index some"):
         drawn(tmp_path / "g", np.empty((0, 4)))

@@ -30,7 +30,7 @@ from service.client import Client, NotFoundError, RefusedError, ServiceError
 SCRATCH = Path(__file__).parents[2] / "artifacts" / "soak"
 TARGETS = "category,colour"
 ASKERS = 4
-# Seconds between two looks at the service, two refreshes; each tenth job is a compaction, each fifth a fit.
+# Seconds between two looks at the service, two refreshes; of ten jobs one is a compaction, one a fit, one draws the map.
 LOOK_S, JOB_S = 10.0, 45.0
 WARM_UP = 0.2
 SLOPE_MB = 1.0
@@ -122,6 +122,8 @@ class Soak:
                 client.catalog()
                 client.items(limit=20, after=item_id)
                 client.item(item_id)
+            case "map":
+                client.projection(target="category", view=(0.25, 0.25, 0.5, 0.5), limit=dice.choice((20, 3000)))
             case "image":
                 client.image(item_id, size=dice.choice((64, 200, 512)))
             case "hostile":
@@ -145,7 +147,7 @@ class Soak:
                 self._do(kind, edits[kind])
 
     def _order(self) -> None:
-        """Changes the catalog and has it read, fits heads and compacts, in turn."""
+        """Changes the catalog and has it read, fits heads, compacts, draws the map and looks for mistakes, in turn."""
         dice = random.Random(self._seed - 2)
         with Client(self._base_url, retries=5) as client:
             number = 0
@@ -153,6 +155,12 @@ class Soak:
                 number += 1
                 if number % 10 == 0:
                     job = client.submit("compact")
+                elif number % 10 == 2:
+                    job = client.submit("project")
+                elif number % 10 == 4:
+                    job = client.submit("suspects", target="category")
+                elif number % 10 == 6:
+                    job = client.submit("duplicates")
                 elif number % 5 == 0:
                     job = client.submit("fit", targets=TARGETS.split(","), heads=["knn", "linear"])
                 else:
@@ -195,8 +203,8 @@ class Soak:
 
 # What is asked, and how often.
 QUESTIONS: tuple[Sequence[str], Sequence[int]] = (
-    ("photo", "item", "filtered", "classify", "several", "explain", "catalog", "image", "hostile"),
-    (40, 20, 10, 15, 3, 1, 5, 4, 2),
+    ("photo", "item", "filtered", "classify", "several", "explain", "catalog", "map", "image", "hostile"),
+    (40, 20, 10, 15, 3, 1, 5, 3, 4, 2),
 )
 
 
