@@ -417,7 +417,7 @@ class Progress:
     """How far a job is.
 
     Args:
-        done: Rows dealt with.
+        done: Rows dealt with, or steps of what the message names.
         total: Of so many, where known.
         encoded: Photos encoded.
         message: What it is at, in words.
