@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.client import Client, ServiceError
 from ui.asking import ask, sentence_of
-from ui.context import Context
 from ui.label_filter import link_of, read_link, where_of
 from ui.markup import fill, notice
-from ui.query import Query
+from ui.query import Query, QueryError
+
+if TYPE_CHECKING:
+    # It needs Gradio's environment no more than the answer does.
+    from ui.context import Context
 
 T = TypeVar("T")
 
@@ -86,7 +90,8 @@ def find(context: Context, value: Any, search: Search) -> Iterator[str]:
             yield fill("no_cards.html", advice=advice, link=json.dumps(search.link()), receipt=found.receipt)
             return
     except (ServiceError, ValueError) as error:
-        yield notice(sentence_of(error), "error")
+        # A page on which nothing is chosen yet has done nothing wrong.
+        yield notice(sentence_of(error), "hint" if isinstance(error, QueryError) else "error")
         return
     yield fill(
         "cards.html",
@@ -134,17 +139,17 @@ def _shown(work: Callable[[], T]) -> Generator[str, None, T]:
 def _what_to_loosen(client: Client, subject: dict[str, Any], search: Search) -> list[str]:
     """Which filters keep everything out, in words."""
     where = where_of(search.filters)
-    advice = []
+    advice: list[str] = []
     total = client.items(where=where or None, limit=1).total
     if total and search.limit < FAR:
         nearest = client.neighbours(**subject, where=where or None, k=1).neighbours[0].distance
-        advice.append(f"Set the distance to {nearest:.2f} or more: the nearest of {total:,} items is at {nearest:.3f}.")
-    if not total:
-        for target in where if len(where) > 1 else ():
-            others = {name: labels for name, labels in where.items() if name != target}
-            left = client.items(where=others, limit=1).total
-            if left:
-                advice.append(f"Take the filter on {target} away: {left:,} items pass the others.")
+        # The slider has two digits.
+        enough = math.ceil(100 * nearest) / 100
+        return [f"Set the distance to {enough:.2f} or more: the nearest of {total:,} photos is at {nearest:.3f}."]
+    for target in where if len(where) > 1 else ():
+        left = client.items(where={name: where[name] for name in where if name != target}, limit=1).total
+        if left:
+            advice.append(f"Take the filter on {target} away: {left:,} photos pass the others.")
     return advice
 
 
