@@ -1,0 +1,2 @@
+// Triggers "look".
+(modiste.parts ??= {}).overview = { look: () => trigger("look") };

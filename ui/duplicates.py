@@ -1,0 +1,124 @@
+"""Duplicates: items that show one photo, byte for byte or nearly, and a way to take out what is too much."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from service.client import Client, Job, NotFoundError, ServiceError
+from ui.asking import sentence_of
+from ui.context import Context
+from ui.job_view import newest, show_jobs, when
+from ui.markup import fill, notice, script
+from ui.settings import Settings
+
+# Groups that are shown at a time, items of one, and groups that a job lists.
+_SHOWN, _SHOWN_ITEMS, _LISTED = 12, 12, 300
+_DISTANCES = [
+    ("Copies, exact and near, as the encoder tells them", None),
+    ("Photos that look exactly the same", 0.0),
+    ("Photos nearer than 0.02", 0.02),
+    ("Photos nearer than 0.05", 0.05),
+    ("Photos nearer than 0.1", 0.1),
+]
+
+
+def build(context: Context) -> None:
+    """The part."""
+    client, settings = context.client, context.settings
+    with gr.Row(elem_classes="m-controls"):
+        distance = gr.Dropdown(_DISTANCES, value=None, label="Look for", scale=2, min_width=180)
+        search = gr.Button("Find duplicates", variant="primary", scale=1, min_width=140, elem_id="duplicates-find")
+    status = gr.HTML(
+        apply_default_css=False, js_on_load=script("job_status.js"), part="duplicates", elem_id="duplicates-status"
+    )
+    shown = gr.State("")
+
+    def delete(item_id: Any) -> str:
+        """Takes an item out of the gallery; what kept the service from it, or nothing."""
+        try:
+            client.delete_item(str(item_id))
+        except ServiceError as error:
+            return sentence_of(error)
+        return ""
+
+    found = gr.HTML(
+        html_template=fill("duplicates_frame.html"),
+        apply_default_css=False,
+        js_on_load=script("duplicates.js"),
+        server_functions=[] if settings.read_only else [delete],
+        elem_id="duplicates",
+    )
+
+    def look(shown: str) -> tuple[Any, ...]:
+        try:
+            jobs = client.jobs()
+            job, listed = newest(jobs, "duplicates"), newest(jobs, "duplicates", "done")
+            name = "none" if listed is None else listed.id
+            groups = gr.skip() if name == shown else show_groups(client, listed, settings)
+        except ServiceError as error:
+            return notice(sentence_of(error), "error"), gr.skip(), gr.skip()
+        is_told = job is not None and job.state != "done"
+        return show_jobs([job], settings) if job and is_told else "", groups, name
+
+    def page(event: gr.EventData) -> str:
+        try:
+            listed = newest(client.jobs(), "duplicates", "done")
+            return show_groups(client, listed, settings, start=int(event._data.get("start", 0)))
+        except ServiceError as error:
+            return notice(sentence_of(error), "error")
+
+    def find(distance: float | None) -> str:
+        try:
+            return show_jobs([client.submit("duplicates", max_distance=distance, limit=_LISTED)], settings)
+        except ServiceError as error:
+            return notice(sentence_of(error), "error")
+
+    plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+    status.look(look, shown, [status, found, shown], **plain)
+    found.turn(page, None, found, **plain)
+    search.click(find, distance, status, **plain)
+
+
+def show_groups(client: Client, job: Job | None, settings: Settings, *, start: int = 0) -> str:
+    """A page of the groups that a job has found.
+
+    Args:
+        client: Of the service; items that are gone by now are left out.
+        job: Which has found them; None where nobody has looked yet.
+        settings: Of the page.
+        start: Of the first group on the page, from 0.
+
+    Raises:
+        ServiceError: An item cannot be asked for.
+    """
+    if job is None or job.result is None:
+        return fill("duplicates.html", job=None)
+    every = job.result["groups"]
+    groups = []
+    for members in every[start:][:_SHOWN]:
+        there = [one for one in members[:_SHOWN_ITEMS] if _is_there(client, one["item"]["item_id"])]
+        if len(there) > 1:
+            groups.append({"items": there, "more": len(members) - len(members[:_SHOWN_ITEMS])})
+    following = start + _SHOWN
+    return fill(
+        "duplicates.html",
+        job=job,
+        groups=groups,
+        found=job.result["found"],
+        listed=len(every),
+        distance=job.result["max_distance"],
+        following=following if following < len(every) else None,
+        previous=max(0, start - _SHOWN) if start else None,
+        read_only=settings.read_only,
+        when=when(job.ended_at or job.created_at),
+    )
+
+
+def _is_there(client: Client, item_id: str) -> bool:
+    try:
+        client.item(item_id)
+    except NotFoundError:
+        return False
+    return True
