@@ -34,6 +34,7 @@ T = TypeVar("T")
 _HINT = "Choose a photo, or click an item: what it is stands here."
 _WHY_HINT = "Click a bar, or press H, to see which places of the photo a label hangs on."
 _WAIT = "Hiding parts of the photo and asking the head again and again; this takes a moment."
+_PLAIN: dict[str, Any] = {"apply_default_css": False}
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -65,16 +66,17 @@ class LabelTab:
 
 def build(context: Context) -> LabelTab:
     """The tab."""
-    gr.HTML("<p class='m-lead'>What a photo shows, how sure each head is, and which places of the photo say so.</p>")
-    tab = _controls()
-    answer = gr.HTML(
-        notice(_HINT, "hint"), apply_default_css=False, js_on_load=script("label.js"), elem_id="label-answer"
+    gr.HTML(
+        "<p class='m-lead'>What a photo shows, how sure each head is, and which places of the photo say so.</p>",
+        **_PLAIN,
     )
+    tab = _controls()
+    answer = gr.HTML(notice(_HINT, "hint"), js_on_load=script("label.js"), elem_id="label-answer", **_PLAIN)
     with gr.Column(elem_id="label-why"):
         methods = [(name, method) for method, name in METHODS.items()]
         method = gr.Dropdown(methods, value="occlusion", label="Heat map by", filterable=False, elem_id="label-method")
-        why = gr.HTML(notice(_WHY_HINT, "hint"), apply_default_css=False)
-    evidence = gr.HTML("", apply_default_css=False)
+        why = gr.HTML(notice(_WHY_HINT, "hint"), **_PLAIN)
+    evidence = gr.HTML("", **_PLAIN)
 
     explaining = answer.why(
         _explainer(context),
@@ -104,12 +106,16 @@ def build(context: Context) -> LabelTab:
 
 
 def _controls() -> LabelTab:
-    with gr.Row(elem_classes="m-controls"):
-        head = gr.Dropdown([("Best of each target", BEST)], value=BEST, label="Head", filterable=False, min_width=180)
-        targets = gr.Dropdown([], multiselect=True, label="Targets (all unless chosen)", visible=False, min_width=180)
-        allowed = gr.Radio([ALL], value=ALL, label="Choose from", visible=False, min_width=180)
-    with gr.Accordion("More settings", open=False), gr.Row():
-        top = gr.Slider(1, 20, value=5, step=1, label="Labels to show")
+    least: dict[str, Any] = {"min_width": 180}
+    with gr.Row(elem_id="label-controls"):
+        best = [("Best of each target", BEST)]
+        head = gr.Dropdown(best, value=BEST, label="Head", filterable=False, elem_id="label-head", **least)
+        targets = gr.Dropdown(
+            [], multiselect=True, label="Targets (all unless chosen)", visible=False, elem_id="label-targets", **least
+        )
+        allowed = gr.Radio([ALL], value=ALL, label="Choose from", visible=False, elem_id="label-allowed", **least)
+    with gr.Accordion("More settings", open=False, elem_id="label-more"), gr.Row():
+        top = gr.Slider(1, 20, value=5, step=1, label="Labels to show", elem_id="label-top")
         bias = gr.Slider(
             0,
             1,
@@ -118,10 +124,10 @@ def _controls() -> LabelTab:
             label="How much bottoms count",
             info="Below 1 the head leans to upper-body garments: at 0.6 a skirt's odds count 0.6 times. 1 is off.",
             visible=False,
+            elem_id="label-bias",
         )
-        coverage = gr.Slider(
-            0.5, 0.99, value=0.9, step=0.01, label="Coverage", info="How often the set of labels holds the true one."
-        )
+        often = "How often the set of labels holds the true one."
+        coverage = gr.Slider(0.5, 0.99, value=0.9, step=0.01, label="Coverage", info=often, elem_id="label-coverage")
     return LabelTab(head, targets, allowed, top, bias, coverage)
 
 
@@ -179,7 +185,7 @@ def _explainer(context: Context) -> Callable[..., Generator[str, None, None]]:
     """Asks why: yields the heat map."""
 
     def explain(value: Any, method: str, group: str, bias: float, event: gr.EventData) -> Generator[str, None, None]:
-        asked = {name: str(event._data[name]) for name in ("target", "head", "label")}
+        asked: dict[str, Any] = {name: str(event._data[name]) for name in ("target", "head", "label")}
         yield notice(_WAIT)
         try:
             query = Query.read(value)
