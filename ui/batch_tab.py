@@ -95,10 +95,9 @@ class _Filters:
                 value="all",
                 label="Show",
                 min_width=260,
+                elem_id="batch-only",
             )
-            self.below = gr.Slider(
-                0.05, 1, value=0.5, step=0.05, label="Doubtful below a confidence of", min_width=180, buttons=[]
-            )
+            self.below = gr.Slider(0.05, 1, value=0.5, step=0.05, label="Doubtful below", min_width=180, buttons=[])
 
 
 def _filters() -> _Filters:
