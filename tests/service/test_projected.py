@@ -16,6 +16,7 @@ from service.answers import Progress
 from service.job_options import ProjectJob
 from service.job_process import Work, do
 from service.projected import Projected, ProjectionNotFoundError
+from tests.indexer.fakes import item, make_store
 from tests.service.engines import WORLD, engine_over, ticket
 from tests.service.galleries import fit, make_gallery, reopen
 
@@ -167,6 +168,19 @@ def test_the_same_view_has_the_same_points_and_more_points_keep_them(tmp_path):
     assert few.item_ids != ids(*range(100))
     # The grid of 101 points is that of 100.
     assert set(few.item_ids) < set(projected.view(101).item_ids)
+
+
+def test_which_points_stay_does_not_hang_on_the_order_of_rows(tmp_path):
+    # Edits move rows, and nobody wants the rest of the map to change with them.
+    places = np.random.default_rng(2).uniform(size=(300, 2))
+    views = []
+    for name, order in (("a", np.arange(300)), ("b", np.arange(300)[::-1])):
+        store = make_store(tmp_path / name, WORLD[order], [item(number) for number in order.tolist()])
+        gallery = reopen(store.folder)
+        save(gallery, places[order])
+        views.append(Projected(gallery).view(120))
+    assert views[0].item_ids != views[1].item_ids
+    assert set(views[0].item_ids) == set(views[1].item_ids)
 
 
 def test_a_map_that_is_the_same_is_not_read_again(gallery, monkeypatch):
