@@ -31,8 +31,8 @@ def ask(work: Callable[[], T]) -> Generator[str, None, T]:
         A sentence for people, while an answer takes long, and before each wait.
 
     Raises:
-        ServiceError: It refuses, or is still busy or away after a minute, or wants to be left alone for longer; `detail`
-            says why.
+        ServiceError: It refuses, or is still busy or away after a minute, or wants to be left alone for longer; its
+            `detail` says why.
     """
     start = time.monotonic()
     while True:

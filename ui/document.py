@@ -26,6 +26,7 @@ class Document:
         self._loading = fill("loading.html").encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers, with the page's document rewritten."""
         if scope["type"] != "http" or scope["path"] != "/":
             return await self._app(scope, receive, send)
         start: Message = {}

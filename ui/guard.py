@@ -51,9 +51,10 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._hosts = {name.strip("[]").lower() for name in (*_HERE, settings.host, *settings.hosts)}
-        self._frames = " ".join((_CONTENT, *settings.frames))
+        self._content = " ".join((_CONTENT, *settings.frames))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers, or passes on."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
@@ -65,7 +66,7 @@ class Guard:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update({**_HEADERS, "content-security-policy": self._frames})
+                headers.update({**_HEADERS, "content-security-policy": self._content})
                 if scope["path"].startswith("/assets/") and message["status"] == 200:
                     headers["cache-control"] = _FOR_GOOD
                 # Gradio's; no other site is to read anything here.

@@ -111,7 +111,8 @@ window.modiste = (() => {
         maximumCanvasSize: 8192,
         backgroundColor: getComputedStyle(document.body).backgroundColor,
         font: false,
-        filter: (node) => !["toast", "help"].includes(node.id),
+        // What is not seen, or is not there yet, would be waited for.
+        filter: (node) => !(node.hidden || node.id === "toast" || /^(dialog|video|iframe)$/i.test(node.tagName) || (node.tagName === "IMG" && !node.currentSrc)),
       });
       const address = URL.createObjectURL(picture);
       save(address, fileName("png"));
@@ -146,7 +147,7 @@ window.modiste = (() => {
   const press = (selector) => [...document.querySelectorAll(selector)].find((one) => one.offsetParent && !one.disabled)?.click();
   const keys = {
     "ctrl+o": () => self.panel?.choose(),
-    enter: () => self.ask(),
+    enter: () => (self.tab === "report" ? press("#make-report") : self.ask()),
     h: () => press("[data-key=h] button, [data-key=h], #heat-map"),
     r: () => self.panel?.resetBox(),
     "ctrl+s": () => press("#save-view"),
