@@ -93,6 +93,7 @@ bench: .venv/ready ## Print every table of docs/benchmarks.md (90 minutes; wants
 	$(BIN)/python -m bench.search
 	$(BIN)/python -m bench.refresh
 	$(BIN)/python -m bench.heads
+	$(BIN)/python -m bench.projection
 	$(BIN)/python -m bench.explain
 	$(BIN)/python -m bench.service
 	$(BIN)/python -m bench.train

@@ -30,7 +30,7 @@ from service.client import Client, NotFoundError, RefusedError, ServiceError
 SCRATCH = Path(__file__).parents[2] / "artifacts" / "soak"
 TARGETS = "category,colour"
 ASKERS = 4
-# Seconds between two looks at the service, two refreshes; of ten jobs one is a compaction, one a fit, one draws the map.
+# Seconds between two looks at the service, and two jobs; of ten, one is a compaction, one a fit, one draws the map.
 LOOK_S, JOB_S = 10.0, 45.0
 WARM_UP = 0.2
 SLOPE_MB = 1.0

@@ -161,6 +161,28 @@ def test_each_cell_gives_one_before_any_gives_two(tmp_path):
         assert wanted in (None, [counts[0, 0], counts[1, 0], counts[0, 1], counts[1, 1]])
 
 
+def test_there_are_no_more_cells_than_points(tmp_path):
+    # Of 25 cells a crowd fills 16; three corners have one item each, and come before any second item of the crowd.
+    step = np.linspace(0, 0.75, 17)
+    places = [*((x, y) for x in step for y in step), (1, 0), (0, 1), (1, 1)]
+    gallery = make_gallery(tmp_path / "g", WORLD[: len(places)], ["dress"] * len(places))
+    save(gallery, places)
+    assert set(ids(289, 290, 291)) <= set(Projected(gallery).view(25).item_ids)
+
+
+def test_the_last_points_are_of_any_cell(tmp_path):
+    corners = [(0, 0), (0, 1), (1, 0), (1, 1)] * 50
+    gallery = make_gallery(tmp_path / "g", WORLD[:200], ["dress"] * 200)
+    save(gallery, corners)
+    projected, having_more = Projected(gallery), set()
+    for each in range(10, 20):
+        answer = projected.view(4 * each + 1)
+        counts = Counter(zip(answer.x, answer.y, strict=True))
+        assert sorted(counts.values()) == [each] * 3 + [each + 1]
+        having_more.add(counts.most_common(1)[0][0])
+    assert len(having_more) > 1
+
+
 def test_the_same_view_has_the_same_points_and_more_points_keep_them(tmp_path):
     projected, gallery = crowd(tmp_path)
     few = projected.view(100)
