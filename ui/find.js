@@ -13,7 +13,7 @@ element.addEventListener("focusin", (event) => {
   chosen.dataset.key = "h";
 });
 watch("value", () => {
-  document.body.toggleAttribute("data-back", (history.state?.depth ?? 0) > 1);
+  document.body.toggleAttribute("data-way-back", (history.state?.depth ?? 0) > 1);
   modiste.closeMatch?.();
   const head = element.querySelector("[data-link]");
   if (head && modiste.tab === "find") modiste.link(JSON.parse(head.dataset.link));
