@@ -229,7 +229,9 @@ def test_none_of_these_is_said_with_what_it_would_be_otherwise():
     html = shown(prediction_of("category", "linear", "shirt", none=True))
     assert "None of these" in html
     assert "stranger than 95 % of those" in html
-    assert "otherwise be <b>shirt</b> (80 %)" in html
+    assert 'otherwise be <b>shirt</b> <span class="m-nowrap">(80 %)</span>' in html
+    # A set that holds the true label would contradict that.
+    assert "Holds the true label" not in html
     assert "91 % right on 1,200 other photos" in html
 
 
@@ -244,9 +246,13 @@ def test_several_labels_an_item_have_no_set():
 def test_an_empty_set_and_a_long_one_are_told():
     one = prediction_of("category", "linear", "red")
     assert "take it for a guess" in shown(Prediction(**{**fields(one), "prediction_set": []}))
+    both = shown(Prediction(**{**fields(one), "prediction_set": ["other", "rare", "red"]}))
+    chips = both[both.index("Holds the true label") :]
+    # Likeliest first; the service tells them in the order of the alphabet.
+    assert chips.index(">red<") < chips.index(">other<") < chips.index(">rare<")
     html = shown(Prediction(**{**fields(one), "prediction_set": [f"label {n}" for n in range(40)]}))
-    assert "label 11" in html
-    assert "label 12" not in html
+    assert ">label 11<" in html
+    assert ">label 12<" not in html
     assert "and 28 more" in html
 
 

@@ -41,8 +41,8 @@ def test_curves_are_drawn_with_one_at_the_top():
 def test_a_heat_map_has_its_verdict_and_figures_in_words():
     html = " ".join(fill_heat_map(explanation(), None).split())
     assert 'src="data:image/png;base64,iVBORw0KGgo="' in html
-    assert "&lt;b&gt;dress&lt;/b&gt;, by Grad-CAM. Good." in html
-    assert "category, MLP, Grad-CAM, 94 %" in html
+    assert "&lt;b&gt;dress&lt;/b&gt;, by Grad-CAM. It is good." in html
+    assert 'category, MLP, Grad-CAM, <span class="m-nowrap">94 %</span>' in html
     assert 'points="0.0,0.0 50.0,30.0 100.0,60.0"' in html
     # The mean of random orders: 60 * (1 - 0.38).
     assert 'y1="37.20"' in html
