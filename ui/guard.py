@@ -14,7 +14,7 @@ from ui.settings import Settings
 # What the page itself asks for. Of Gradio's own routes all others are closed: its uploads, files, proxy, streams,
 # recordings, pages of its API and more, which nothing here needs.
 _OPEN = re.compile(
-    r"/|/config/?|/theme\.css|/(assets|static)/.+|/(photos|uploads|downloads)/.*|/uploads|/status|/scripts/[\w.-]+"
+    r"/|/config/?|/theme\.css|/(assets|static)/.+|/(photos|uploads|downloads|zips)/.*|/uploads|/status|/scripts/[\w.-]+"
     r"|/gradio_api/(startup-events|app_id/?|theme\.css|heartbeat/\w+|queue/(join|data)|run/\w+/?|component_server/?"
     r"|cancel|reset/?)",
     re.DOTALL,
