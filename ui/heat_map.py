@@ -11,12 +11,11 @@ from ui.markup import fill
 
 # The service says which are possible with a head and its encoder.
 METHODS = {
-    "occlusion": "Occlusion: hide places, ask again",
+    "occlusion": "Occlusion",
     "gradcam": "Grad-CAM",
     "attention": "Attention",
     "rollout": "Attention rollout",
 }
-_SHORT = {"occlusion": "occlusion", "gradcam": "Grad-CAM", "attention": "attention", "rollout": "attention rollout"}
 # Height of a curve's picture in its own units; its width is 100.
 _HEIGHT = 60
 _OUTSIDE = "The map and its figures are of the head as it is: groups and the weight of bottoms are left out of them."
@@ -34,7 +33,7 @@ def fill_heat_map(why: Explanation, item_id: str | None, *, is_reweighed: bool =
     values: dict[str, Any] = {
         "why": why,
         "head": HEAD_NAMES.get(why.head or "", why.head),
-        "method": _SHORT.get(why.method, why.method),
+        "method": METHODS.get(why.method, why.method),
         "remarks": [*why.remarks, *([_OUTSIDE] if is_reweighed else [])],
         "item_id": item_id,
         "hidden": trust and curve_points(trust.shares, trust.deletion_curve),
