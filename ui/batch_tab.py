@@ -73,7 +73,7 @@ def build(context: Context) -> None:
     progress.save(_saver(context, batches), token, made, **_HIDDEN)
     table.turn(_turner(batches), token, table, trigger_mode="multiple", **_HIDDEN)
     gr.on(
-        [filters.text.input, filters.label.input, filters.only.input, filters.below.change],
+        [filters.text.change, filters.label.input, filters.only.input, filters.below.change],
         _filterer(batches),
         [token, filters.text, filters.label, filters.only, filters.below],
         table,

@@ -238,9 +238,7 @@ def test_photos_beyond_the_most_are_skipped(held, monkeypatch):
 
 def test_a_service_without_heads_says_so_of_each_photo(held):
     service = Service()
-    service.classify = lambda *photos, **ask: Classification(
-        [ClassifiedPhoto("0", None, [], [])], Receipt(7, 1, "e", "f", "exact")
-    )
+    service._answer = lambda name, _: ClassifiedPhoto(name, None, [], [])
     batch = _batch(held, "a")
     _finish(batch, service, held)
     assert _said(batch) == ["The service predicts nothing: no target has a head."]

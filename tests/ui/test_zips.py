@@ -144,7 +144,7 @@ def test_there_is_no_such_entry(pack, number):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda content: b"not a zip at all",
+        lambda _: b"not a zip at all",
         lambda content: content[:-30],
         lambda content: content[: len(content) // 2],
         lambda content: content.replace(b"PK\x01\x02", b"QK\x01\x02"),
