@@ -13,7 +13,16 @@ let near = -1, isKeyed = false, asking = 0;
 const bright = new Set(); // places of the labels that are highlighted
 const items = new Map();
 
-const scale = () => 0.93 * Math.min(width, height) * view.zoom;
+// Where there are points at all: x, y, width, height of the map.
+let extent = [0, 0, 1, 1];
+const scale = () => 0.9 * Math.min(width / extent[2], height / extent[3]) * view.zoom;
+const home = () => ({ x: extent[0] + extent[2] / 2, y: extent[1] + extent[3] / 2, zoom: 1 });
+const isHome = () => Object.entries(home()).every(([name, value]) => view[name] === value);
+const measure = () => {
+  const range = (values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [1, 0]);
+  const [[x0, x1], [y0, y1]] = [range(data.x), range(data.y)];
+  return data.x.length ? [x0, y0, Math.max(0.05, x1 - x0), Math.max(0.05, y1 - y0)] : [0, 0, 1, 1];
+};
 const left = (x) => width / 2 + (x - view.x) * scale();
 const top = (y) => height / 2 + (y - view.y) * scale();
 const make = (tag, text, fields = {}) => Object.assign(document.createElement(tag), { textContent: text, ...fields });
@@ -25,7 +34,8 @@ const seen = (margin) => {
   const [w, h] = [(width / scale()) * (1 + margin), (height / scale()) * (1 + margin)];
   const [x0, y0] = [Math.max(0, view.x - w / 2), Math.max(0, view.y - h / 2)];
   const [x1, y1] = [Math.min(1, view.x + w / 2), Math.min(1, view.y + h / 2)];
-  return x0 <= 0 && y0 <= 0 && x1 >= 1 && y1 >= 1 ? null : [x0, y0, Math.max(1e-4, x1 - x0), Math.max(1e-4, y1 - y0)];
+  const isWhole = x0 <= extent[0] && y0 <= extent[1] && x1 >= extent[0] + extent[2] && y1 >= extent[1] + extent[3];
+  return isWhole ? null : [x0, y0, Math.max(1e-4, x1 - x0), Math.max(1e-4, y1 - y0)];
 };
 const isWithin = (inner, outer) =>
   !outer || (inner && inner[0] >= outer[0] && inner[1] >= outer[1] && inner[0] + inner[2] <= outer[0] + outer[2] && inner[1] + inner[3] <= outer[1] + outer[3]);
@@ -47,10 +57,15 @@ const ask = async () => {
     return draw();
   }
   if (data?.labels.join("\n") !== answer.labels.join("\n")) bright.clear();
+  const shown = near >= 0 ? data.item_ids[near] : null;
   data = answer;
   area = asked;
-  near = -1;
-  card.hidden = true;
+  if (area === null && isHome()) {
+    extent = measure();
+    Object.assign(view, home());
+  }
+  near = shown === null ? -1 : data.item_ids.indexOf(shown);
+  if (near < 0) hide();
   legend();
   tell();
   draw();
@@ -322,7 +337,7 @@ const keys = {
   "+": () => zoom(STEP),
   "=": () => zoom(STEP),
   "-": () => zoom(1 / STEP),
-  0: () => move({ x: 0.5, y: 0.5, zoom: 1 }),
+  0: () => move(home()),
 };
 canvas.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;

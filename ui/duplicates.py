@@ -16,7 +16,7 @@ from ui.settings import Settings
 # Groups that are shown at a time, items of one, and groups that a job lists.
 _SHOWN, _SHOWN_ITEMS, _LISTED = 12, 12, 300
 _DISTANCES = [
-    ("Copies, exact and near, as the encoder tells them", None),
+    ("Exact and near copies", "known"),
     ("Photos that look exactly the same", 0.0),
     ("Photos nearer than 0.02", 0.02),
     ("Photos nearer than 0.05", 0.05),
@@ -28,7 +28,7 @@ def build(context: Context) -> None:
     """The part."""
     client, settings = context.client, context.settings
     with gr.Row(elem_classes="m-controls"):
-        distance = gr.Dropdown(_DISTANCES, value=None, label="Look for", scale=2, min_width=180)
+        distance = gr.Dropdown(_DISTANCES, value="known", label="Look for", scale=2, min_width=180)
         search = gr.Button("Find duplicates", variant="primary", scale=1, min_width=140, elem_id="duplicates-find")
     status = gr.HTML(
         apply_default_css=False, js_on_load=script("job_status.js"), part="duplicates", elem_id="duplicates-status"
@@ -69,7 +69,8 @@ def build(context: Context) -> None:
         except ServiceError as error:
             return notice(sentence_of(error), "error")
 
-    def find(distance: float | None) -> str:
+    def find(chosen: str | float) -> str:
+        distance = None if chosen == "known" else float(chosen)
         try:
             return show_jobs([client.submit("duplicates", max_distance=distance, limit=_LISTED)], settings)
         except ServiceError as error:
