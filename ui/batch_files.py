@@ -40,7 +40,7 @@ def json_of(batch: Batch) -> bytes:
             {"reason": one.reason, "files": one.count, "examples": one.names} for one in batch.skipped.values()
         ],
     }
-    return json.dumps(content, ensure_ascii=False, indent=1).encode()
+    return json.dumps(content, ensure_ascii=False).encode()
 
 
 def safe_cell(text: str) -> str:
