@@ -20,16 +20,13 @@ def context_of(answer, totals=None):
     """What a page shares, whose service answers so; `totals` by targets that are filtered on."""
 
     class Client:
-        asked = []
-
         def neighbours(self, **options):
-            self.asked.append(options)
             if isinstance(answer, Exception):
                 raise answer
             near = answer if options.get("max_distance") is None else []
             return Neighbours([Neighbour(Item(name), distance, 1 - distance) for name, distance in near], RECEIPT)
 
-        def items(self, *, where=None, limit):
+        def items(self, *, where=None, **_):
             return SimpleNamespace(total=totals[",".join(where or {})])
 
     return SimpleNamespace(client=Client(), files=HeldFiles(1))
@@ -85,9 +82,8 @@ def test_labels_that_no_item_has_together_are_said_with_what_would_be_left():
 
 def test_what_the_service_refuses_is_read_in_its_own_words():
     error = RefusedError("The photo is truncated; send the whole file.", status=422)
-    assert (
-        "The photo is truncated; send the whole file." in list(find(context_of(error), {"item_id": "q"}, Search()))[0]
-    )
+    [shown] = find(context_of(error), {"item_id": "q"}, Search())
+    assert "The photo is truncated; send the whole file." in shown
 
 
 def test_nothing_chosen_is_no_error():
