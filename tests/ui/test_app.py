@@ -81,7 +81,7 @@ def test_a_strange_name_is_refused_and_a_told_one_is_not():
 
 
 @pytest.mark.parametrize(
-    "origin,hosts,status",
+    ("origin", "hosts", "status"),
     [
         (None, (), 200),
         ("http://127.0.0.1:7860", (), 200),

@@ -53,7 +53,8 @@ def test_the_oldest_goes_when_there_is_no_room_and_what_is_used_stays(files):
     first, second = (files.keep(name, bytes(int(1.5 * MIB))) for name in ("first", "second"))
     files.get(first.token)
     third = files.keep("third", bytes(int(1.5 * MIB)))
-    assert files.get(first.token).read() and files.get(third.token).read()
+    assert files.get(first.token).read()
+    assert files.get(third.token).read()
     with pytest.raises(HeldFileError, match="no longer held"):
         files.get(second.token)
     with pytest.raises(HeldFileError, match="'second' is no longer held"):

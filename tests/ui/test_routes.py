@@ -55,9 +55,7 @@ class Stand:
 @pytest.fixture
 def stand():
     with HeldFiles(8) as files:
-        yield lambda answer=lambda request: httpx.Response(200, content=JPEG), **options: Stand(
-            answer, files, **options
-        )
+        yield lambda answer=lambda _: httpx.Response(200, content=JPEG), **options: Stand(answer, files, **options)
 
 
 @pytest.mark.parametrize("item_id", ["a/b", "../../etc/passwd", "50% off", "Größe 3 👗", "a?size=9#x", "a.b", "'\"<b>"])
@@ -68,12 +66,13 @@ def test_an_item_of_any_name_has_its_photo(stand, item_id):
     [path] = one.asked
     # One part of the service's path, whatever is in it.
     name = path.removeprefix("/v1/items/").removesuffix("/image?size=64")
-    assert httpx.URL("http://s/" + name).path == "/" + item_id and "/" not in name
+    assert httpx.URL("http://s/" + name).path == "/" + item_id
+    assert "/" not in name
 
 
 def test_a_photo_that_is_not_there_says_why(stand):
     problem = httpx.Response(404, json={"detail": "There is no item 'x'."})
-    found = stand(lambda request: problem).page.get("/photos/x")
+    found = stand(lambda _: problem).page.get("/photos/x")
     assert (found.status_code, found.json()["detail"]) == (404, "There is no item 'x'.")
     assert stand().page.get("/photos/").status_code == 404
     assert stand().page.get("/photos/x?size=9000").status_code == 422
@@ -119,11 +118,15 @@ def test_only_the_pages_scripts_are_scripts(stand):
 
 def test_the_service_is_asked_once_for_many_pages_and_anew_when_something_changed(stand, monkeypatch):
     catalog = dict(CATALOG)
-    one = stand(lambda request: httpx.Response(200, json=catalog))
+    one = stand(lambda _: httpx.Response(200, json=catalog))
     now = [100.0]
     monkeypatch.setattr("ui.service_state.time.monotonic", lambda: now[0])
     first = [one.page.get("/status").json() for _ in range(5)]
-    assert len(one.asked) == 1 and first[0] == first[4] and first[0]["ready"]
+    assert len(one.asked) == 1
+    assert len(one.asked) == 1
+    assert first[0] == first[4]
+    assert first[0]["ready"]
+    assert first[0] == first[4]
     now[0] += 2
     assert one.page.get("/status").json() == first[0]
     states = {first[0]["state"]}
@@ -136,7 +139,7 @@ def test_the_service_is_asked_once_for_many_pages_and_anew_when_something_change
 
 
 @pytest.mark.parametrize(
-    "answer,key,said",
+    ("answer", "key", "said"),
     [
         (
             httpx.Response(401, json={"detail": "No key."}),
@@ -150,5 +153,6 @@ def test_the_service_is_asked_once_for_many_pages_and_anew_when_something_change
     ],
 )
 def test_a_service_that_does_not_answer_says_why(stand, answer, key, said):
-    status = stand(lambda request: answer, key=key).page.get("/status").json()
-    assert not status["ready"] and said in status["detail"]
+    status = stand(lambda _: answer, key=key).page.get("/status").json()
+    assert not status["ready"]
+    assert said in status["detail"]

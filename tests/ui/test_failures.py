@@ -1,0 +1,182 @@
+"""A service that is away, full, or refuses the page; and a page whose own server is gone."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.test_cli_serving import Service
+from tests.ui.processes import page_of
+
+BANNER = "#status .m-banner"
+
+
+class Gate:
+    """Stands before a service, and does what it is told: `away`, `full`, `locked`, or None for passing on."""
+
+    def __init__(self, service: str) -> None:
+        self.mood: str | None = None
+        gate = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                if gate.mood == "full" and not self.path.startswith("/v1/catalog"):
+                    self.say(503, b'{"detail": "All workers are busy."}', {"Retry-After": "1"})
+                elif gate.mood == "locked":
+                    self.say(401, b'{"detail": "This service wants a key."}')
+                elif gate.mood == "away":
+                    self.close_connection = True
+                else:
+                    self.pass_on()
+
+            def pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                headers = {"Content-Type": self.headers.get("Content-Type") or "image/jpeg"}
+                ask = Request(service + self.path, data=body or None, method=self.command, headers=headers)
+                with urlopen(ask, timeout=30) as answer:
+                    self.say(answer.status, answer.read())
+
+            do_GET = do_POST = answer  # noqa: N815 - as http.server calls them
+
+            def say(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@contextmanager
+def gate_before(service: str) -> Iterator[Gate]:
+    gate = Gate(service)
+    threading.Thread(target=gate.server.serve_forever, daemon=True).start()
+    yield gate
+    gate.server.shutdown()
+    gate.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def gate(service):
+    with gate_before(service) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def gated(gate):
+    with page_of(gate.address) as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def open_gate(gate):
+    gate.mood = None
+    yield
+    gate.mood = None
+
+
+def without_failed_photos(page):
+    """Takes what a browser says of photos that did not come out of the errors."""
+    page.errors[:] = [error for error in page.errors if "Failed to load resource" not in error]
+
+
+def opened(browser, address):
+    page = browser.new_context().new_page()
+    page.set_default_timeout(20_000)
+    page.goto(address)
+    return page
+
+
+def test_a_service_that_is_away_as_the_page_opens_is_waited_for(browser, gate, gated, shoot):
+    gate.mood = "away"
+    page = opened(browser, gated + "/?item=p00001-1")
+    page.wait_for_selector(BANNER)
+    assert "cannot be reached" in page.locator(BANNER).inner_text()
+    shoot(page)
+    gate.mood = None
+    # The link is followed once it is back, by itself.
+    page.wait_for_selector("#neighbours [data-search]")
+    page.wait_for_selector(BANNER, state="detached")
+    page.context.close()
+
+
+def test_a_service_that_goes_away_is_said_and_comes_back(visit, gate, gated):
+    page = visit(gated)
+    gate.mood = "away"
+    page.evaluate("setTimeout(modiste.look, 1100)")
+    page.wait_for_selector(BANNER)
+    gate.mood = None
+    page.wait_for_selector(BANNER, state="detached")
+    without_failed_photos(page)
+
+
+def test_a_full_service_is_waited_for_and_says_so(visit, gate, gated, shoot):
+    page = visit(gated)
+    gate.mood = "full"
+    page.evaluate("modiste.search('p00001-1')")
+    page.wait_for_selector("#neighbours .m-notice >> text=All workers are busy. Trying again in 1 s.")
+    shoot(page)
+    gate.mood = None
+    page.wait_for_selector("#neighbours [data-search]")
+    without_failed_photos(page)
+
+
+def test_a_service_that_wants_a_key_says_what_to_do(browser, gate, gated):
+    gate.mood = "locked"
+    page = opened(browser, gated)
+    page.wait_for_selector(BANNER)
+    said = page.locator(BANNER).inner_text()
+    assert said == "This service wants a key. Start the page again with a key in the variable MODISTE_KEY."
+    page.context.close()
+
+
+def test_what_is_no_modiste_is_said(browser, address):
+    # The page itself answers with HTML where a service would answer with JSON.
+    with page_of(address) as second:
+        page = opened(browser, second)
+        page.wait_for_selector(BANNER)
+        assert "answered 404" in page.locator(BANNER).inner_text()
+        page.context.close()
+
+
+def test_a_page_whose_server_is_gone_says_so(browser, service):
+    with page_of(service) as address:
+        page = opened(browser, address)
+        page.wait_for_function("() => window.modiste && modiste.started")
+    page.evaluate("modiste.look()")
+    page.wait_for_selector(BANNER)
+    assert "The page's own server cannot be reached" in page.locator(BANNER).inner_text()
+    page.context.close()
+
+
+def test_another_gallery_in_the_services_place_fills_the_page_anew(visit, shop, service, gate, tmp_path_factory):
+    from tests.test_cli import modiste
+
+    folder = tmp_path_factory.mktemp("other")
+    for arguments in (
+        ("sample", "--out", folder / "catalog", "--count", 12, "--seed", 9),
+        ("index", folder / "catalog", "--gallery", folder / "gallery", "--encoder", "efficientnet-lite0"),
+    ):
+        assert modiste(*arguments).status == 0
+    one = Service("--gallery", shop.gallery)
+    port = one.address.rsplit(":", 1)[1]
+    with page_of(one.address) as address:
+        page = visit(address)
+        page.get_by_role("tab", name="Catalog").click()
+        page.wait_for_function("document.querySelector('#tab-catalog').innerText.includes('72')")
+        one.end(signal.SIGTERM)
+        other = Service("--gallery", folder / "gallery", "--port", port)
+        page.wait_for_function("document.querySelector('#tab-catalog').innerText.includes('12 ')", timeout=30_000)
+        without_failed_photos(page)
+        other.end(signal.SIGTERM)
