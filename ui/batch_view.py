@@ -59,7 +59,6 @@ class Page:
 def page_of(batch: Batch, view: View) -> Page:
     """The rows to show; a page beyond the last is the last."""
     rows = [row for row in batch.rows if _passes(row, view)]
-    rows.sort(key=lambda row: row.place)
     if view.sort != "place" or view.falling:
         key = _sort_key(view.sort)
         # What has no value comes last, in either direction.

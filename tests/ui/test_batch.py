@@ -138,7 +138,7 @@ def test_a_zip_with_junk_and_a_bomb(open_batch, photos, shoot, tmp_path):
     assert "no JPEG, PNG or WEBP" in remarks[4]
     page.click("#batch-progress summary")
     assert "6 files skipped" in page.inner_text("#batch-progress")
-    assert "5 no photos: notes0.txt, notes1.txt, notes2.txt, …" in page.inner_text("#batch-progress")
+    assert "No photos: 5 (notes0.txt, notes1.txt, notes2.txt, …)" in page.inner_text("#batch-progress")
     wide = page.evaluate(
         "document.querySelector('#tab-batch').scrollWidth - document.querySelector('#tab-batch').clientWidth"
     )

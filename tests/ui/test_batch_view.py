@@ -53,6 +53,8 @@ def _names(batch, **view):
         ({"only": "failures"}, "e"),
         ({"only": "doubtful"}, "Ad"),
         ({"only": "doubtful", "below": 0.7}, "Acd"),
+        # Just as sure as wanted is sure enough.
+        ({"only": "doubtful", "below": 0.4}, "d"),
         ({"only": "none"}, "d"),
         ({"only": "doubtful", "text": "dress"}, "A"),
     ],

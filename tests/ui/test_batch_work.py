@@ -250,7 +250,7 @@ def test_the_rate_is_of_late(monkeypatch):
     batch = Batch(None, None)
     assert (batch.rate, batch.left_s) == (None, None)
     batch.rows = [None] * 500
-    for seconds, done in ((0, 0), (10, 100), (30, 300), (40, 400)):
+    for seconds, done in ((0, 200), (10, 250), (30, 300), (40, 400)):
         now[0], batch.done = seconds, done
         batch.tick()
     # What is older than 20 s does not count: (400 - 300) photos in 10 s, and 100 are left.

@@ -200,6 +200,10 @@ def test_zips_are_kept_open_and_closed_when_others_are_read():
         assert zips.get(tokens[0]) is first
         assert [zips.read(token, 0)[-1] for token in tokens] == [0, 1, 2]
         assert zips.get(tokens[0]) is not first
+        # The one that was read last stays: that is the third here, and not the second.
+        third = zips.get(tokens[2])
+        zips.get(tokens[1])
+        assert zips.get(tokens[2]) is third
         # Who has it still can read it.
         assert first.read(0)[-1] == 0
         with pytest.raises(HeldFileError, match="no longer held"):
