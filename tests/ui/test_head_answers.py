@@ -264,3 +264,23 @@ def test_labels_are_shown_as_they_are():
 
 def fields(prediction):
     return {name: getattr(prediction, name) for name in Prediction.__slots__}
+
+
+def test_what_the_controls_say_is_asked():
+    asked = LabelOptions(top=7, coverage=0.8).asked(catalog_of(), ["category"])
+    # Five neighbours are shown, and an item is its own.
+    assert (asked["top"], asked["coverage"], asked["evidence"]) == (7, 0.8, 6)
+
+
+def test_a_card_marks_the_label_that_is_explained_and_says_when_it_is_stale():
+    catalog = catalog_of(head_of("category", "linear"), head_of("category", "knn"))
+    says = {("category", kind): prediction_of("category", kind, "other") for kind in ("knn", "linear")}
+    found = said(ask_heads(Service(says, fitted=1), catalog, {"item_id": "x"}, LabelOptions(head="all")))
+    html = fill("bars.html", answers=found, times="")
+    assert "All 2 heads say other." in html
+    assert html.count("Fitted on version 1 of the gallery") == 2
+    (kinds,) = [[one.head.kind for one in target.heads] for target in found.targets]
+    assert kinds == ["knn", "linear"]
+    # Two labels of one name here: both are the one predicted.
+    assert html.count('aria-pressed="true"') == 4
+    assert html.count('aria-pressed="false"') == 0

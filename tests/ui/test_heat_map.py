@@ -44,6 +44,8 @@ def test_a_heat_map_has_its_verdict_and_figures_in_words():
     assert "&lt;b&gt;dress&lt;/b&gt;, by Grad-CAM. It is good." in html
     assert 'category, MLP, Grad-CAM, <span class="m-nowrap">94 %</span>' in html
     assert 'points="0.0,0.0 50.0,30.0 100.0,60.0"' in html
+    # Of insertion, which rises.
+    assert 'points="0.0,60.0 50.0,30.0 100.0,0.0"' in html
     # The mean of random orders: 60 * (1 - 0.38).
     assert 'y1="37.20"' in html
     assert "0.20, by chance 0.38; lower is better" in html
