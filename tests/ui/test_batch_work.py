@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 import zipfile
 
 import pytest
@@ -187,6 +188,19 @@ def test_nobody_who_listens_ends_the_work(held, monkeypatch):
     next(running)
     running.close()
     assert (batch.state, len(service.requests)) == ("cancelled", 1)
+
+
+def test_a_request_that_waits_for_the_service_ends_with_the_batch(held, monkeypatch):
+    monkeypatch.setattr(batch_module, "_LOOK_S", 0.02)
+    batch, service = _batch(held, "a"), Service()
+    service.errors = [UnreachableError("It is away.")] * 1000
+    running = work(batch, service, held, PhotoZips(held))
+    next(running)
+    running.close()
+    asked = len(service.requests)
+    time.sleep(0.1)
+    # One may have been on its way.
+    assert len(service.requests) <= asked + 1
 
 
 def test_photos_come_from_zips_and_by_themselves(held):
