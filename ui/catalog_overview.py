@@ -62,7 +62,7 @@ def build(context: Context) -> None:
 
     plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     facts.look(look, [target, sought], [facts, target, bars], **plain)
-    for listen in (target.input, sought.input):
+    for listen in (target.input, sought.change):
         listen(draw, [target, sought], bars, trigger_mode="always_last", **plain)
     bars.pick(list_items, None, items, **plain)
     items.pick(list_items, None, items, **plain)

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from tests.test_cli import modiste
-from tests.test_cli_serving import Service
-from tests.ui.processes import page_of
+from tests.ui.processes import page_of, service_of
 
 # Screenshots of the tests, to be looked at.
 SHOTS = Path(__file__).parents[2] / "artifacts" / "screenshots"
@@ -40,9 +39,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def service(shop: Any) -> Iterator[str]:
     """The address of a service that tests only ask."""
-    one = Service("--gallery", shop.gallery, "--catalog", shop.catalog)
-    yield one.address
-    one.end(15)
+    with service_of("--gallery", shop.gallery, "--catalog", shop.catalog) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,39 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.test_cli_serving import Service
+
 ROOT = Path(__file__).parents[2]
 LONG_S = 60.0
 # Where `make setup` puts the page's environment.
 UI_PYTHON = Path(os.environ.get("MODISTE_UI_PYTHON", ROOT / ".venv-ui" / "bin" / "python"))
+
+
+@contextmanager
+def service_of(*arguments: object) -> Iterator[str]:
+    """The address of a service, which lasts for as many requests as a page makes."""
+    one = Service(*arguments)
+    stdout, stderr = one.process.stdout, one.process.stderr
+    assert stdout is not None
+    assert stderr is not None
+    # It logs every request: where nobody reads that, it stops answering once the pipe is full.
+    reader = threading.Thread(target=lambda: [None for _ in stderr], daemon=True)
+    reader.start()
+    try:
+        yield one.address
+    finally:
+        one.process.send_signal(signal.SIGTERM)
+        one.process.wait(LONG_S)
+        reader.join(LONG_S)
+        stdout.close()
+        stderr.close()
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from service.client import Client, NotFoundError
-from tests.test_cli_serving import Service
 from tests.ui.conftest import NARROW
-from tests.ui.processes import page_of
+from tests.ui.processes import page_of, service_of
 
 HOSTILE = "<img src=x onerror=document.title='run'>"
 LONG_MS = 90_000
@@ -23,12 +22,12 @@ def own(shop, tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     shutil.copytree(shop.gallery, folder / "gallery")
     shutil.copytree(shop.catalog, folder / "catalog")
-    one = Service("--gallery", folder / "gallery", "--catalog", folder / "catalog")
-    with Client(one.address) as client, page_of(one.address) as address:
-        yield type(
-            "Own", (), {"client": client, "service": one.address, "address": address, "catalog": folder / "catalog"}
-        )
-    one.end(15)
+    with (
+        service_of("--gallery", folder / "gallery", "--catalog", folder / "catalog") as service,
+        Client(service) as client,
+        page_of(service) as address,
+    ):
+        yield type("Own", (), {"client": client, "service": service, "address": address, "catalog": folder / "catalog"})
 
 
 def look(visit: Any, address: str, part: str, *arguments: Any, **options: Any) -> Any:
@@ -135,7 +134,7 @@ def test_a_copy_is_found_and_deleted_after_a_question(visit, own, shoot):
     page.locator("#duplicates-find").click()
     copy = page.locator("#duplicates li[data-item]", has_text=HOSTILE)
     copy.wait_for(timeout=LONG_MS)
-    assert page.locator("#duplicates .m-groups > li", has=copy).locator("[data-item]").count() == 2
+    assert copy.locator("xpath=..").locator("> [data-item]").count() == 2
     shoot(page)
     delete = copy.locator("[data-delete]")
     delete.click()

@@ -7,9 +7,8 @@ import shutil
 import pytest
 
 from service.client import Client
-from tests.test_cli_serving import Service
 from tests.ui.conftest import NARROW
-from tests.ui.processes import page_of
+from tests.ui.processes import page_of, service_of
 from tests.ui.test_catalog import LONG_MS, look
 
 
@@ -18,10 +17,8 @@ def drawn(shop, tmp_path_factory):
     """A service of these tests alone, whose map the first of them draws: `.client`, `.address` of the page."""
     gallery = tmp_path_factory.mktemp("drawn") / "gallery"
     shutil.copytree(shop.gallery, gallery)
-    one = Service("--gallery", gallery)
-    with Client(one.address) as client, page_of(one.address) as address:
+    with service_of("--gallery", gallery) as service, Client(service) as client, page_of(service) as address:
         yield type("Drawn", (), {"client": client, "address": address})
-    one.end(15)
 
 
 def test_the_page_draws_the_map_and_a_point_shows_its_photo_and_is_searched_from(visit, drawn, shoot):
