@@ -95,9 +95,9 @@ def _take_batch(page: Any, catalog: Path) -> None:
 
 def _take_catalog(page: Any) -> None:
     page.evaluate("modiste.openTab('catalog')")
-    draw = page.get_by_role("button", name="Draw the map")
-    if draw.count():
-        draw.first.click()
+    # The button is there before the catalog has filled the tab.
+    page.wait_for_timeout(2000)
+    page.locator("#map-draw").click()
     page.wait_for_selector("#tab-catalog canvas", timeout=_LONG_MS)
     page.wait_for_timeout(4000)
     _shoot(page, "catalog")
