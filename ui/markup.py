@@ -30,11 +30,23 @@ def labels_text(labels: Mapping[str, Sequence[str]]) -> str:
     return " · ".join(", ".join(names) for names in labels.values() if names)
 
 
+def duration(seconds: float) -> str:
+    """A time as people read it: `less than a second`, `8 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 1:
+        return "less than a second"
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 _TEMPLATES = Environment(
     loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 _TEMPLATES.globals["photo_url"] = photo_url
 _TEMPLATES.filters["percent"] = percent
+_TEMPLATES.filters["duration"] = duration
 _TEMPLATES.filters["labels"] = labels_text
 
 
