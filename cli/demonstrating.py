@@ -30,6 +30,10 @@ AllowHostOption = Annotated[
         "--allow-host", help="Another name by which browsers may know the page; * is any.", show_default=False
     ),
 ]
+AllowFrameOption = Annotated[
+    list[str] | None,
+    typer.Option("--allow-frame", help="Origin of a site that may show the page in a frame.", show_default=False),
+]
 
 _KEYS = "keys.json"
 _SAMPLE = Path("modiste-demo", "catalog")
@@ -66,12 +70,13 @@ def demo(
         int, typer.Option(min=0, max=65535, help="Port of the service; 0 takes a free one.")
     ] = 8000,
     allow_host: AllowHostOption = None,
+    allow_frame: AllowFrameOption = None,
     read_only: ReadOnlyOption = False,
     once: Annotated[bool, typer.Option("--once", help="End once every part has answered.")] = False,
 ) -> None:
     """Index a catalog, fit heads, and start the service and its page, until Ctrl-C."""
     wanted = None if targets is None else names_of(targets, "--targets")
-    page = page_command(host, port, allow_host, read_only=read_only)
+    page = page_command(host, port, allow_host, allow_frame, read_only=read_only)
     _check_port(host, port, "--port")
     _check_port("127.0.0.1", service_port, "--service-port")
     shown = [*_option("--format", catalog_format), *_option("--map", mapping)]
@@ -128,20 +133,29 @@ def ui(
     host: HostOption = "127.0.0.1",
     port: PortOption = 7860,
     allow_host: AllowHostOption = None,
+    allow_frame: AllowFrameOption = None,
     read_only: ReadOnlyOption = False,
 ) -> None:
     """Serve the page of a service that runs already, until Ctrl-C; its key is read from MODISTE_KEY."""
-    command = [*page_command(host, port, allow_host, read_only=read_only), "--service", service]
+    command = [*page_command(host, port, allow_host, allow_frame, read_only=read_only), "--service", service]
     os.execve(command[0], command, _environment())
 
 
-def page_command(host: str, port: int, allow_host: Sequence[str] | None, *, read_only: bool) -> list[str]:
+def page_command(
+    host: str,
+    port: int,
+    allow_host: Sequence[str] | None,
+    allow_frame: Sequence[str] | None,
+    *,
+    read_only: bool,
+) -> list[str]:
     """The page's program and arguments, all but the service's address.
 
     Raises:
         DemoError: The page has no environment.
     """
     names = [word for name in allow_host or () for word in ("--allow-host", name)]
+    names += [word for origin in allow_frame or () for word in ("--allow-frame", origin)]
     options = ["--host", host, "--port", str(port), *names, *(["--read-only"] if read_only else [])]
     # -P: what lies in the folder that the command is given in is none of the page's modules.
     return [str(_page_python()), "-P", "-m", "ui", *options]

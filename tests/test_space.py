@@ -118,6 +118,8 @@ def test_the_start_script_starts_both_for_visitors_that_only_ask_and_ends_both(s
     asked = demo.page["arguments"]
     assert asked[asked.index("--host") + 1] == "0.0.0.0"
     assert asked[asked.index("--allow-host") + 1] == "me-shop.hf.space"
+    # A Space is a frame of that site.
+    assert asked[asked.index("--allow-frame") + 1] == "https://huggingface.co"
     assert "--read-only" in asked
     assert address.startswith("http://127.0.0.1:")
     with Client(address, demo.page["key"]) as visitor, pytest.raises(RefusedError) as refused:
