@@ -18,9 +18,8 @@ from typing import Any
 
 from bench.machine import SCRATCH, print_table, timed_command
 from service.client import Client
-from tests.test_cli_serving import Service
 from tests.ui.conftest import CHROMIUM
-from tests.ui.processes import UI_PYTHON, page_of
+from tests.ui.processes import UI_PYTHON, page_of, service_of
 
 RUNS = 7
 _LIMIT_OPEN_S, _LIMIT_OVER_MS = 2.0, 250
@@ -40,17 +39,15 @@ def main() -> None:
     timed_command("sample", "--out", catalog, "--count", "120")
     timed_command("index", catalog, "--gallery", gallery, "--encoder", "efficientnet-lite0")
     photo = min((catalog / "images").glob("*.jpg"))
-    service = Service("--gallery", gallery)
-    bare, port = _serve_bare(service.address)
-    try:
-        with page_of(service.address) as address:
-            own = _service_ms(service.address, photo)
+    with service_of("--gallery", gallery) as service, page_of(service) as address:
+        bare, port = _serve_bare(service)
+        try:
+            own = _service_ms(service, photo)
             ours = _measure(address, _OURS_READY, _OURS_FIELD, _OURS_CARDS, photo)
             plain = _measure(f"http://127.0.0.1:{port}", None, _BARE_FIELD, _BARE_CARDS, photo)
-    finally:
-        bare.terminate()
-        bare.wait()
-        service.end(15)
+        finally:
+            bare.terminate()
+            bare.wait()
     rows = [
         ["limit", f"{_LIMIT_OPEN_S:.2f}", f"{_LIMIT_OVER_MS}", "", ""],
         _row("Modiste's page", ours, own, plain),

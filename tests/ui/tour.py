@@ -10,10 +10,10 @@ from typing import Any
 
 from PIL import Image
 
+from service.client import Client
 from tests.test_cli import modiste
-from tests.test_cli_serving import Service
 from tests.ui.conftest import CHROMIUM
-from tests.ui.processes import ROOT, UI_PYTHON, page_of
+from tests.ui.processes import ROOT, UI_PYTHON, page_of, service_of
 
 TOUR = ROOT / "docs" / "tour"
 # Photos drawn by `modiste sample`, which may be in the repository; enough for a map with neighbourhoods.
@@ -37,12 +37,10 @@ def main() -> None:
             done = modiste(*words)
             if done.status:
                 sys.exit(done.err)
-        service = Service("--gallery", gallery, "--catalog", catalog)
-        try:
-            with page_of(service.address) as address:
-                _take_all(address, catalog)
-        finally:
-            service.end(15)
+        with service_of("--gallery", gallery, "--catalog", catalog) as service, page_of(service) as address:
+            with Client(service) as client:
+                client.wait(client.submit("project").id)
+            _take_all(address, catalog)
 
 
 def _take_all(address: str, catalog: Path) -> None:
@@ -95,9 +93,7 @@ def _take_batch(page: Any, catalog: Path) -> None:
 
 def _take_catalog(page: Any) -> None:
     page.evaluate("modiste.openTab('catalog')")
-    # The button is there before the catalog has filled the tab.
-    page.wait_for_timeout(2000)
-    page.locator("#map-draw").click()
+    page.evaluate("modiste.catalog.show('map')")
     page.wait_for_selector("#tab-catalog canvas", timeout=_LONG_MS)
     page.wait_for_timeout(4000)
     _shoot(page, "catalog")
