@@ -19,17 +19,20 @@ window.modiste = (() => {
     const title = document.querySelector(`#tabs [data-tab-id=${name}]`)?.textContent;
     document.title = title ? `${title} · Modiste` : "Modiste";
     document.body.dataset.tab = name;
-    if (self.started) self.link({ tab: name }); // Before, the address says where to go.
     const value = self.panel?.value;
     const isNew = value && (value.token || value.item_id) && self.asked[name] !== JSON.stringify(value);
-    if (ASKED_IN.includes(name) && isNew) self.ask({ remember: false });
+    // What was chosen in another tab is one step further; what was asked there is not.
+    if (ASKED_IN.includes(name) && isNew) self.ask({ remember: JSON.stringify(value) !== JSON.stringify(history.state?.value) });
+    if (!self.started) return; // Before, the address says where to go.
+    history.replaceState({ ...history.state, tab: name }, "");
+    self.link({ tab: name });
   };
 
   // Asks about the panel's photo or item in the tab that is shown.
   self.ask = ({ remember = true } = {}) => {
     const value = self.panel?.value;
     if (!value || !(value.token || value.item_id)) return self.say("Choose a photo first: drop one, paste one, or click an example.");
-    if (!ASKED_IN.includes(self.tab)) self.openTab("find");
+    if (!ASKED_IN.includes(self.tab)) return self.openTab("find"); // which asks
     self.asked[self.tab] = JSON.stringify(value);
     if (remember) history.pushState({ value, tab: self.tab, depth: (history.state?.depth ?? 0) + 1 }, "", location.href);
     self.link({ item: value.item_id || null });

@@ -123,6 +123,22 @@ def test_a_neighbour_is_searched_from_and_back_leads_to_where_one_was(visit, add
     assert page.locator("#examples").is_visible()
 
 
+def test_back_also_leads_to_what_was_chosen_in_another_tab(visit, address, rows):
+    # An item of the label tab's evidence is one step; a neighbour of it is another.
+    first = rows[0]["item_id"]
+    page = visit(f"{address}/?item={first}&tab=label")
+    page.locator(".m-evidence [data-search]").nth(1).click()
+    page.wait_for_function(CARDS, arg=12)
+    second = page.evaluate("modiste.panel.value.item_id")
+    page.locator(".m-card-photo").nth(4).click()
+    page.wait_for_function("seen => ![null, ...seen].includes(modiste.panel.value.item_id)", arg=[first, second])
+    page.go_back()
+    page.wait_for_function("id => modiste.panel.value.item_id === id && modiste.tab === 'find'", arg=second)
+    page.go_back()
+    page.wait_for_function("id => modiste.panel.value.item_id === id && modiste.tab === 'label'", arg=first)
+    assert "tab=label" in page.url
+
+
 def test_a_match_map_is_drawn_on_demand_with_how_far_it_can_be_trusted(visit, address, shoot):
     page = visit(address)
     page.locator("#examples button").first.click()
