@@ -249,12 +249,17 @@ def work(batch: Batch, client: Client, files: HeldFiles, zips: PhotoZips) -> Gen
             yield
         batch.state = "cancelled" if todo or under_way else "done"
     except ServiceError as error:
-        batch.state, batch.sentence = "stopped", error.detail
+        # A request that waits for the service ends so when it is cancelled, which is no failure.
+        if not cancelled.is_set():
+            batch.state, batch.sentence = "stopped", error.detail
     finally:
         cancelled.set()
         pool.shutdown(wait=False, cancel_futures=True)
         if batch.state == "running":
             batch.state = "cancelled"
+        if batch.state == "cancelled":
+            # Nothing is waited for any more.
+            batch.sentence = ""
 
 
 # The answers by target, or why there are none.

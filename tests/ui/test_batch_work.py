@@ -203,6 +203,18 @@ def test_a_request_that_waits_for_the_service_ends_with_the_batch(held, monkeypa
     assert len(service.requests) <= asked + 1
 
 
+def test_a_batch_that_is_cancelled_while_the_service_is_away_has_not_failed(held):
+    batch, service = _batch(held, "a"), Service()
+    service.errors = [UnreachableError("It is away.", retry_after=60.0)]
+    running = work(batch, service, held, PhotoZips(held))
+    next(running)
+    assert batch.sentence == "It is away. Trying again in 60 s."
+    # While the work waits for the request, which wakes first.
+    threading.Timer(0.1, lambda: batch.cancelled.set()).start()
+    list(running)
+    assert (batch.state, batch.sentence, batch.done) == ("cancelled", "", 0)
+
+
 def test_photos_come_from_zips_and_by_themselves(held):
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
