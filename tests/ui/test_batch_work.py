@@ -210,7 +210,7 @@ def test_a_batch_that_is_cancelled_while_the_service_is_away_has_not_failed(held
     next(running)
     assert batch.sentence == "It is away. Trying again in 60 s."
     # While the work waits for the request, which wakes first.
-    threading.Timer(0.1, lambda: batch.cancelled.set()).start()
+    threading.Timer(0.1, batch.cancelled.set).start()
     list(running)
     assert (batch.state, batch.sentence, batch.done) == ("cancelled", "", 0)
 
