@@ -16,6 +16,7 @@ from ui.held_files import HeldFiles
 from ui.page import STYLES, THEME, create_page
 from ui.routes import create_routes
 from ui.settings import Settings
+from ui.streams import Streams
 
 # An explanation may take the service a minute; its state and a photo of the catalog take no time.
 _TIMEOUT_S, _SHORT_TIMEOUT_S = 65.0, 10.0
@@ -56,7 +57,7 @@ def create_app(settings: Settings) -> Iterator[ASGIApp]:
             theme=THEME,
             css_paths=STYLES,
         )
-        yield Guard(Document(app), settings)
+        yield Guard(Document(Streams(app)), settings)
 
 
 def _client(settings: Settings, timeout_s: float) -> Client:
