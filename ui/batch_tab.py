@@ -63,7 +63,7 @@ def build(context: Context) -> None:
     for begin in (sender.start, progress.again):
         begin(
             _starter(context, batches, zips),
-            [sender, targets, head, token],
+            [sender, targets, head, token, filters.below],
             [*shown, filters.text, filters.only],
             trigger_mode="multiple",
             **_HIDDEN,
@@ -108,13 +108,13 @@ def _starter(context: Context, batches: Batches, zips: PhotoZips) -> Callable[..
     """Begins a batch of what was sent."""
 
     def start(
-        value: Any, targets: list[str] | None, head: str | None, token: str
+        value: Any, targets: list[str] | None, head: str | None, token: str, below: float
     ) -> Generator[tuple[Any, ...], None, None]:
         value = value if isinstance(value, dict) else {}
         if (before := batches.get(token)) is not None:
             before.is_shown = False
             before.cancelled.set()
-        batch = Batch(targets or None, None if head in (None, BEST) else head)
+        batch = Batch(targets or None, None if head in (None, BEST) else head, view=View(below=below))
         reset = (gr.update(choices=[("Any label", _ANY)], value=_ANY), "", "all")
         yield batch.token, notice("Looking at what came."), "", gr.update(visible=False), *reset
         collect(batch, value.get("files") or [], value.get("skipped") or [], zips)
