@@ -50,9 +50,9 @@ def address(service: str) -> Iterator[str]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium."""
+    """Chromium; of one file, since Playwright's loop runs in this thread for as long, where other tests want theirs."""
     if CHROMIUM is None:
         pytest.skip("There is no Chromium here; install your system's package, or set MODISTE_CHROMIUM to one.")
     from playwright.sync_api import sync_playwright

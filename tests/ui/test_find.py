@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.test_cli import modiste
-from tests.test_cli_serving import Service
 from tests.ui.conftest import NARROW
 from tests.ui.photos import is_within, shown_ids
-from tests.ui.processes import page_of
+from tests.ui.processes import page_of, service_of
 
 CARDS = "count => document.querySelectorAll('#neighbours .m-card').length === count"
 ODD = [
@@ -45,10 +44,8 @@ def odd_address(shop, tmp_path_factory) -> Iterator[str]:
             table.writerow([f"<b>{place}</b>", f"images/{photo.name}", ODD[place]])
     done = modiste("index", folder, "--gallery", folder / "gallery", "--encoder", "efficientnet-lite0")
     assert done.status == 0, done.err
-    service = Service("--gallery", folder / "gallery")
-    with page_of(service.address) as address:
+    with service_of("--gallery", folder / "gallery") as service, page_of(service) as address:
         yield address
-    service.end(15)
 
 
 def choose_filter(page, text: str) -> None:
