@@ -22,7 +22,7 @@ def find_examples(client: Client) -> list[tuple[str, str]]:
     if target is None:
         return [(item.item_id, item.item_id) for item in client.items(limit=_MOST).items]
     labels = sorted(targets[target], key=lambda label: -targets[target][label])[:_MOST]
-    found = {}
+    found: dict[str, str] = {}
     for label in labels:
         for item in client.items(where={target: label}, limit=-(-_MOST // len(labels))).items:
             found.setdefault(item.item_id, label)
