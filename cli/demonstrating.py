@@ -122,6 +122,8 @@ def _ask(processes: Processes, address: str, key: str | None, targets: list[str]
     try:
         with Client(address, key) as client:
             _prepare(client, targets)
+            if key is not None:
+                _look_for_visitors(client)
             _show_answers(client)
     except ServiceError as error:
         processes.check()
@@ -269,6 +271,24 @@ def _prepare(client: Client, wanted: list[str] | None) -> None:
             failed = _job(client, "fit", targets=[target], heads=_KINDS) if len(due) > 1 else failed
             _say(f"There are no heads for {target}: {failed}" if failed else f"There are heads for {target}.")
     _draw_map(client, catalog)
+
+
+def _look_for_visitors(client: Client) -> None:
+    """Has suspects and duplicates found, which a page that only asks cannot order."""
+    catalog = client.catalog()
+    done = {
+        (job.kind, job.options.get("target"))
+        for job in client.jobs()
+        if job.state == "done" and (job.result or {}).get("gallery_version") == catalog.gallery_version
+    }
+    targets = list(dict.fromkeys(head.target for head in catalog.heads))
+    asked: list[tuple[JobKind, dict[str, str]]] = [("suspects", {"target": target}) for target in targets]
+    for kind, options in [*asked, ("duplicates", {})]:
+        if (kind, options.get("target")) not in done:
+            _say(f"Looking for {' in '.join([kind, *options.values()])}.")
+            failed = _job(client, kind, **options)
+            if failed:
+                _say(failed)
 
 
 def learnable(targets: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -25,7 +25,9 @@ def build(context: Context) -> None:
     client = context.client
     with gr.Row(elem_classes="m-controls"):
         target = gr.Dropdown([], label="Colour by", scale=2, min_width=180, elem_id="map-target")
-        draw = gr.Button("Draw the map", scale=1, min_width=140, elem_id="map-draw")
+        draw = gr.Button(
+            "Draw the map", scale=1, min_width=140, elem_id="map-draw", visible=not context.settings.read_only
+        )
     status = gr.HTML(apply_default_css=False, js_on_load=script("job_status.js"), part="map-job")
 
     def points(asked: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from service.client import ServiceError
 from ui import catalog_map, catalog_overview, duplicates, suspects, upkeep
 from ui.asking import sentence_of
 from ui.context import Context
-from ui.job_view import can_order
 from ui.markup import fill, script
 
 _PARTS: dict[str, tuple[str, Callable[[Context], None]]] = {
@@ -29,8 +28,6 @@ def build(context: Context) -> None:
     def cancel(job_id: Any) -> str:
         """Asks a job to stop; what kept the service from it, or nothing."""
         try:
-            if not can_order(context.client.job(str(job_id)).kind, context.settings):
-                return "This page only looks at the gallery; it stops no work on it."
             context.client.cancel(str(job_id))
         except ServiceError as error:
             return sentence_of(error)
@@ -40,7 +37,7 @@ def build(context: Context) -> None:
         html_template=fill("catalog_parts.html", parts={name: title for name, (title, _) in _PARTS.items()}),
         apply_default_css=False,
         js_on_load=script("catalog_parts.js"),
-        server_functions=[cancel],
+        server_functions=[] if context.settings.read_only else [cancel],
         elem_id="catalog-parts",
     )
     for name, (_, build_part) in _PARTS.items():

@@ -27,9 +27,15 @@ _DISTANCES = [
 def build(context: Context) -> None:
     """The part."""
     client, settings = context.client, context.settings
-    with gr.Row(elem_classes="m-controls"):
+    with gr.Row(elem_classes="m-controls", visible=not settings.read_only):
         distance = gr.Dropdown(_DISTANCES, value="known", label="Look for", scale=2, min_width=180)
-        search = gr.Button("Find duplicates", variant="primary", scale=1, min_width=140, elem_id="duplicates-find")
+        search = gr.Button(
+            "Find duplicates",
+            variant="primary",
+            scale=1,
+            min_width=140,
+            elem_id="duplicates-find",
+        )
     status = gr.HTML(
         apply_default_css=False, js_on_load=script("job_status.js"), part="duplicates", elem_id="duplicates-status"
     )
@@ -79,7 +85,8 @@ def build(context: Context) -> None:
     plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     status.look(look, shown, [status, found, shown], **plain)
     found.turn(page, None, found, **plain)
-    search.click(find, distance, status, **plain)
+    if not settings.read_only:
+        search.click(find, distance, status, **plain)
 
 
 def show_groups(client: Client, job: Job | None, settings: Settings, *, start: int = 0) -> str:
@@ -95,7 +102,7 @@ def show_groups(client: Client, job: Job | None, settings: Settings, *, start: i
         ServiceError: An item cannot be asked for.
     """
     if job is None or job.result is None:
-        return fill("duplicates.html", job=None)
+        return fill("duplicates.html", job=None, read_only=settings.read_only)
     every = job.result["groups"]
     groups = []
     for members in every[start:][:_SHOWN]:

@@ -61,8 +61,16 @@ def build(context: Context) -> FindTab:
         return _set_controls(context, was_open, filters, dict(request.query_params))
 
     # The newest question is asked once the one before it is answered, and none in between.
-    context.query.find(show, [context.query, *tab.controls], results, trigger_mode="always_last", **_PRIVATE)
-    results.why(show_why, context.query, match, trigger_mode="always_last", **_PRIVATE)
+    explaining = results.why(show_why, context.query, match, trigger_mode="always_last", **_PRIVATE)
+    context.query.find(
+        show,
+        [context.query, *tab.controls],
+        results,
+        trigger_mode="always_last",
+        # A map of the question before would come beside the answer to this one.
+        cancels=[explaining],
+        **_PRIVATE,
+    )
     clear.click(None, None, tab.controls[1:], js=f"() => {{ modiste.findAgain(); return [[], {FAR}, false]; }}")
     gr.on([control.input for control in tab.controls], None, js="() => modiste.findAgain()")
     opened = context.status.opened(set_controls, [is_open, tab.filters], [is_open, *tab.controls], **_PRIVATE)

@@ -63,7 +63,8 @@ class HeldFiles:
         self._most = held_mb * MIB
         self._folder = Path(tempfile.mkdtemp(prefix="modiste-ui-"))
         self._held: OrderedDict[str, HeldFile] = OrderedDict()
-        self._size = 0
+        # Bytes that are held, and that are on their way.
+        self._size = self._coming = 0
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -84,16 +85,18 @@ class HeldFiles:
             zip_mb: Largest size of a zip, which its first bytes tell.
 
         Raises:
-            HeldFileError: It is empty or too large.
+            HeldFileError: It is empty or too large, or others send too much at the same time.
             OSError: There is no room for it.
         """
         token = secrets.token_urlsafe(18)
         path = self._folder / token
+        size, start = 0, b""
         try:
-            size, start = 0, b""
             with path.open("wb") as file:
                 async for chunk in chunks:
                     size += len(chunk)
+                    if self._come(len(chunk)) > self._most:
+                        raise HeldFileError(f"Too much is being sent at once; send '{name}' again in a moment.")
                     start = (start + chunk)[: len(_ZIP)] if len(start) < len(_ZIP) else start
                     if start == _ZIP:
                         most_mb = zip_mb
@@ -105,6 +108,8 @@ class HeldFiles:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+        finally:
+            self._come(-size)
         return self._hold(HeldFile(token, name, path, size))
 
     def keep(self, name: str, content: bytes) -> HeldFile:
@@ -134,6 +139,12 @@ class HeldFiles:
                 raise HeldFileError("This file is no longer held here; choose it, or make it, again.")
             self._held.move_to_end(token)
             return file
+
+    def _come(self, size: int) -> int:
+        """Counts bytes as on their way, or as there; how many are on their way now."""
+        with self._lock:
+            self._coming += size
+            return self._coming
 
     def _hold(self, file: HeldFile) -> HeldFile:
         with self._lock:

@@ -19,8 +19,6 @@ TITLES = {
     "suspects": "Find suspects",
     "duplicates": "Find duplicates",
 }
-# Kinds that look at the gallery, and leave its items and heads as they are.
-LOOKING = ("project", "suspects", "duplicates")
 
 
 def newest(jobs: Iterable[Job], kind: str, *states: str, **options: Any) -> Job | None:
@@ -48,11 +46,6 @@ def _is_asked(option: Any, value: Any) -> bool:
     return value in option if isinstance(option, list) else bool(option == value)
 
 
-def can_order(kind: str, settings: Settings) -> bool:
-    """Whether this page starts and stops jobs of a kind."""
-    return kind in LOOKING or not settings.read_only
-
-
 def show_jobs(jobs: Iterable[Job], settings: Settings) -> str:
     """Jobs as markup: progress with a way to stop, what was done in words, or the sentence of a failure."""
     return fill("jobs.html", jobs=job_rows(jobs, settings))
@@ -71,7 +64,7 @@ def _row(job: Job, settings: Settings) -> dict[str, Any]:
         "title": TITLES.get(job.kind, job.kind),
         "state": "waiting" if job.state == "queued" else job.state,
         "is_over": job.is_over,
-        "can_cancel": can_order(job.kind, settings),
+        "can_cancel": not settings.read_only,
         "share": share,
         "progress": progress,
         "words": words(job),

@@ -53,5 +53,5 @@ def read_link(text: str | None) -> list[str]:
     try:
         pairs: Any = json.loads(text or "[]")
         return [filter_value(target, label) for target, label in pairs if {type(target), type(label)} == {str}]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return []

@@ -26,7 +26,14 @@ def build(context: Context) -> None:
     client, settings = context.client, context.settings
     with gr.Row(elem_classes="m-controls"):
         target = gr.Dropdown([], label="Labels of", scale=2, min_width=180, elem_id="suspects-target")
-        search = gr.Button("Find suspects", variant="primary", scale=1, min_width=140, elem_id="suspects-find")
+        search = gr.Button(
+            "Find suspects",
+            variant="primary",
+            scale=1,
+            min_width=140,
+            elem_id="suspects-find",
+            visible=not settings.read_only,
+        )
         refit = gr.Button(
             "Refit and see the change", scale=1, min_width=180, elem_id="suspects-refit", visible=not settings.read_only
         )
@@ -85,8 +92,8 @@ def build(context: Context) -> None:
     status.look(look, [target, shown], [status, target, found, shown], **plain)
     target.input(look, [target, shown], [status, target, found, shown], **plain)
     found.turn(page, target, found, **plain)
-    search.click(find, target, status, **plain)
     if not settings.read_only:
+        search.click(find, target, status, **plain)
         refit.click(fit, target, status, **plain)
 
 
@@ -136,7 +143,7 @@ def show_suspects(
     if target is None:
         return notice("No item has a label yet, so none can be wrong.", "hint")
     if job is None or job.result is None:
-        return fill("suspects.html", target=target, job=None)
+        return fill("suspects.html", target=target, job=None, read_only=settings.read_only)
     every = job.result["suspects"]
     is_old = job.result["gallery_version"] != catalog.gallery_version
     rows = [

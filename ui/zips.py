@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from ui.held_files import HeldFiles, picture_type
+from ui.held_files import HeldFileError, HeldFiles, picture_type
 
 # Entries that are looked at, and bytes of the list of them, which is read into memory as a whole.
 MOST_ENTRIES = 20_000
@@ -82,7 +82,11 @@ class PhotoZip:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._file = _Bounded(path)
+        try:
+            self._file = _Bounded(path)
+        except FileNotFoundError as error:
+            # It was held a moment ago.
+            raise ZipError("It is no longer held here; send it again.") from error
         try:
             self._zip = zipfile.ZipFile(self._file)
             self._entries = self._zip.infolist()
@@ -193,7 +197,13 @@ class PhotoZips:
             HeldFileError: It is no longer held.
             ZipError: It is none.
         """
-        path = self._files.get(token).path
+        try:
+            path = self._files.get(token).path
+        except HeldFileError:
+            # An open file keeps its place on the disk.
+            with self._lock:
+                self._open.pop(token, None)
+            raise
         with self._lock:
             if token not in self._open:
                 self._open[token] = PhotoZip(path)

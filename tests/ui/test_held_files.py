@@ -49,6 +49,27 @@ def test_a_zip_may_be_larger_and_not_without_end(files):
         take(files, "photos", b"PK", bytes(3 * MIB))
 
 
+def test_files_on_their_way_take_no_more_room_together_than_is_held(files):
+    async def sent(other):
+        yield b"PK" + bytes(2 * MIB)
+        if other:
+            # While this one waits, another comes: 2 MiB and 3 MiB are more than 4.
+            with pytest.raises(HeldFileError, match="Too much is being sent at once; send 'second' again"):
+                await files.take("second", other, 1, zip_mb=3)
+        yield b"x"
+
+    async def second():
+        yield b"PK" + bytes(MIB)
+        yield bytes(MIB)
+
+    async def run():
+        return await files.take("first", sent(second()), 1, zip_mb=3)
+
+    assert anyio.run(run).size == 2 * MIB + 3
+    # What was refused, and what is there, is on its way no more.
+    assert take(files, "third", b"PK", bytes(2 * MIB)).size == 2 * MIB + 2
+
+
 def test_the_oldest_goes_when_there_is_no_room_and_what_is_used_stays(files):
     first, second = (files.keep(name, bytes(int(1.5 * MIB))) for name in ("first", "second"))
     files.get(first.token)

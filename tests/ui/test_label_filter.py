@@ -31,6 +31,8 @@ def test_whatever_a_label_holds_comes_back_from_choice_and_address():
 def test_nothing_chosen_leaves_the_address_alone():
     assert link_of([]) is None
     assert read_link(None) == []
+    # As deep as nobody but a prankster writes it.
+    assert read_link("[" * 100_000) == []
 
 
 @pytest.mark.parametrize("text", ["{", "3", '"red"', '[["colour"]]', '[["colour", 3]]', '[["a", "b", "c"]]', "null"])

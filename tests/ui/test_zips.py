@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tracemalloc
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -208,6 +209,24 @@ def test_zips_are_kept_open_and_closed_when_others_are_read():
         assert first.read(0)[-1] == 0
         with pytest.raises(HeldFileError, match="no longer held"):
             zips.read("unknown", 0)
+
+
+def test_a_zip_that_is_no_longer_held_is_not_kept_open(tmp_path):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("a.jpg", JPEG)
+    with HeldFiles(1) as files:
+        zips = PhotoZips(files)
+        token = files.keep("photos.zip", content.getvalue()).token
+        gone = weakref.ref(zips.get(token))
+        # Two of this size are more than is held.
+        for _ in range(2):
+            files.keep("large.zip", bytes(_MIB))
+        with pytest.raises(HeldFileError, match="no longer held"):
+            zips.read(token, 0)
+        assert gone() is None
+    with pytest.raises(ZipError, match="no longer held"):
+        PhotoZip(tmp_path / "gone.zip")
 
 
 @pytest.mark.parametrize(
