@@ -76,7 +76,7 @@ def _take_label(page: Any) -> None:
     _shoot(page, "label")
     page.keyboard.press("h")
     page.wait_for_selector("#label-why .m-heat-map img", timeout=_LONG_MS)
-    page.locator("#label-why").scroll_into_view_if_needed()
+    page.locator("#label-why").evaluate("one => one.scrollIntoView({ block: 'center' })")
     _shoot(page, "heat-map")
 
 
