@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,15 @@ def wait_for(code: str, seen: list[Running], *numbers: int) -> None:
         some.wait()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, None), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_all_and_then_counts_as_before(number, status):
+def apart(check, *arguments) -> None:
+    """Runs a check in a new process: that of all tests has threads of many libraries, which no signal should meet."""
+    child = get_context("spawn").Process(target=check, args=arguments)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def check_signal(number: int, status: int | None) -> None:
     before, seen = signal.getsignal(number), []
     with pytest.raises(KeyboardInterrupt if status is None else SystemExit) as end:
         wait_for(GREET, seen, number)
@@ -117,15 +125,24 @@ def test_a_signal_ends_all_and_then_counts_as_before(number, status):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_signal_does_not_break_the_end_off(monkeypatch):
-    monkeypatch.setattr(processes, "_GRACE_S", 0.5)
-    seen = []
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, None), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_all_and_then_counts_as_before(number, status):
+    apart(check_signal, number, status)
+
+
+def check_second_signal() -> None:
+    processes._GRACE_S = 0.5
+    seen: list[Running] = []
     with pytest.raises(KeyboardInterrupt):
         wait_for(STUBBORN, seen, signal.SIGINT, signal.SIGINT)
     assert seen[0].child.returncode == -signal.SIGKILL
 
 
-def test_a_signal_at_the_moment_of_a_start_leaves_no_child_behind(monkeypatch):
+def test_a_second_signal_does_not_break_the_end_off():
+    apart(check_second_signal)
+
+
+def check_signal_at_a_start() -> None:
     started = []
     real = subprocess.Popen
 
@@ -134,7 +151,12 @@ def test_a_signal_at_the_moment_of_a_start_leaves_no_child_behind(monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         return started[-1]
 
-    monkeypatch.setattr(subprocess, "Popen", start)
-    with pytest.raises(KeyboardInterrupt), Processes() as some:
-        some.run(python(GREET), is_quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", start)
+        with pytest.raises(KeyboardInterrupt), Processes() as some:
+            some.run(python(GREET), is_quiet=True)
     assert started[0].returncode == -signal.SIGTERM
+
+
+def test_a_signal_at_the_moment_of_a_start_leaves_no_child_behind():
+    apart(check_signal_at_a_start)
