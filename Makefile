@@ -86,7 +86,7 @@ fix: .venv/ready ## Format, mend what the linter can, and write what is generate
 	$(BIN)/python -m tests.write_cli_help
 	$(BIN)/python -m tests.write_service_page
 
-bench: .venv/ready ## Print every table of docs/benchmarks.md (90 minutes; wants ../shared/datasets)
+bench: .venv/ready .venv-ui/ready ## Print every table of docs/benchmarks.md (90 minutes; wants ../shared/datasets)
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.index
 	$(BIN)/python -m bench.quality
@@ -97,3 +97,4 @@ bench: .venv/ready ## Print every table of docs/benchmarks.md (90 minutes; wants
 	$(BIN)/python -m bench.explain
 	$(BIN)/python -m bench.service
 	$(BIN)/python -m bench.train
+	$(BIN)/python -m bench.page
