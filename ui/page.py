@@ -32,9 +32,7 @@ def create_page(settings: Settings, client: Client, files: HeldFiles) -> gr.Bloc
         files: Where what is sent is held.
     """
     with gr.Blocks(title="Modiste", analytics_enabled=False, fill_width=True) as blocks:
-        gr.HTML(
-            fill("header.html", read_only=settings.read_only), apply_default_css=False, js_on_load=script("header.js")
-        )
+        gr.HTML(fill("header.html"), apply_default_css=False, js_on_load=script("header.js"))
         status = gr.HTML("", apply_default_css=False, js_on_load=script("status.js"), elem_id="status")
         with gr.Row(elem_id="main"):
             with gr.Column(scale=1, min_width=300, elem_id="asking"):
