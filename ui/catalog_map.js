@@ -364,7 +364,9 @@ new ResizeObserver(() => {
   [width, height] = [stage.clientWidth, stage.clientHeight];
   if (!width) return;
   [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
+  const shown = near;
   hide();
+  show(shown, card.classList.contains("m-pinned"));
   draw();
   settle();
 }).observe(stage);

@@ -74,6 +74,7 @@ photo.addEventListener("error", () => {
 const take = async (file) => {
   sending?.abort();
   const mine = (sending = new AbortController());
+  panel.removeAttribute("aria-busy");
   const problem = await whyNot(file);
   if (mine.signal.aborted) return;
   if (problem) return say(problem);

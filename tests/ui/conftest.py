@@ -80,6 +80,8 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("console", lambda message: message.type == "error" and page.errors.append(message.text))
         page.on("pageerror", lambda error: page.errors.append(str(error)))
         page.on("request", lambda one: _is_elsewhere(one.url, host) and page.errors.append(f"asked {one.url}"))
+        # From here on: Playwright begins to catch file choosers only a moment after it is asked to.
+        page.on("filechooser", lambda _: None)
         page.set_default_timeout(20_000)
         page.goto(address)
         page.wait_for_function("() => window.modiste && modiste.started")
@@ -91,6 +93,13 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         errors = list(page.errors)
         page.context.close()
         assert errors == []
+
+
+def reload(page: Any) -> None:
+    """Loads a page again. What it still asked for is broken off, of which its errors do not count."""
+    before = list(page.errors)
+    page.once("framenavigated", lambda _: page.errors.__setitem__(slice(None), before))
+    page.reload()
 
 
 def _is_elsewhere(url: str, host: str) -> bool:

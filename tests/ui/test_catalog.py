@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.client import Client, NotFoundError
-from tests.ui.conftest import NARROW
+from tests.ui.conftest import NARROW, reload
 from tests.ui.processes import page_of, service_of
 
 HOSTILE = "<img src=x onerror=document.title='run'>"
@@ -119,7 +119,7 @@ def test_a_label_that_is_kept_stays_kept_and_nothing_is_sent(visit, own):
     row = page.locator(f'#suspects li[data-item="{item}"]')
     row.locator("[data-do=keep]").click()
     row.get_by_text("Kept as").wait_for()
-    page.reload()
+    reload(page)
     row.get_by_text("Kept as").wait_for()
     assert own.client.catalog().gallery_version == version
     row.get_by_role("button", name="Undo").click()

@@ -107,6 +107,8 @@ def test_a_tap_shows_a_card_that_can_be_pressed_and_later_items_are_told(visit, 
         search = page.locator(".m-map-card").get_by_role("button", name="Find similar")
         search.wait_for()
         shoot(page)
+        page.set_viewport_size({"width": NARROW["height"], "height": NARROW["width"]})  # the phone is turned
+        page.wait_for_function("() => document.querySelector('#map canvas').width > 700")
         search.click()
         page.wait_for_function("() => modiste.tab === 'find'")
     finally:

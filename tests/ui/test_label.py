@@ -11,7 +11,7 @@ from PIL import Image
 
 from service.client import Client
 from tests.test_cli_serving import Service
-from tests.ui.conftest import NARROW, WIDE
+from tests.ui.conftest import NARROW, WIDE, reload
 from tests.ui.processes import page_of
 from ui.head_answers import HEAD_NAMES
 from ui.markup import percent
@@ -83,7 +83,7 @@ def test_a_link_opens_the_bars_and_controls_change_what_is_asked(visit, address,
     page.get_by_text("5 times of 10").first.wait_for()
     for part in ("top=3", "bias=0.5", "allowed=Bottoms", "coverage=0.5", f"item={ITEM}", "tab=label"):
         assert part in page.url
-    page.reload()
+    reload(page)
     page.get_by_text("5 times of 10").first.wait_for()
     assert bars_of(page, "category", best) == bars_for(allowed["category"])
 

@@ -6,7 +6,7 @@ import json
 
 from PIL import Image
 
-from tests.ui.conftest import NARROW
+from tests.ui.conftest import NARROW, reload
 from tests.ui.processes import page_of
 
 TITLES = ["Find similar", "What is it", "Batch", "Catalog", "Report"]
@@ -46,12 +46,10 @@ def test_the_systems_scheme_holds_until_another_is_chosen(visit, address):
         "new MutationObserver(look)"
         ".observe(document.body, { attributes: true }); })"
     )
-    page.reload()
+    reload(page)
     page.wait_for_function("() => window.modiste && modiste.started")
     assert not page.evaluate(dark)
     assert not page.evaluate("first")
-    # What the first page still asked for was broken off.
-    page.errors[:] = [error for error in page.errors if "AbortError" not in error and "aborted" not in error]
 
 
 def test_keys_do_what_the_help_says_and_rest_while_somebody_types(visit, address, tmp_path):
