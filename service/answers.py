@@ -5,11 +5,13 @@ Plain dataclasses of JSON-ready values; nothing but the standard library, since 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 JobKind = Literal["refresh", "fit", "compact", "migrate", "project", "suspects", "duplicates"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+# What of a job's result may be long: it comes with the job itself, not with a list of jobs.
+FINDINGS = frozenset({"suspects", "groups", "sizes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,7 +441,7 @@ class Job:
         state: `queued`, `running`, `done`, `failed` or `cancelled`.
         options: As asked for.
         progress: How far it is.
-        result: What it did, once done.
+        result: What it did, once done; in a list of jobs without FINDINGS, which may be long.
         error: Why it failed, or was refused, one sentence.
         created_at: Date and time, UTC, ISO 8601.
         started_at: Likewise; null while it waits.
@@ -462,10 +464,17 @@ class Job:
         """Whether nothing of it will change any more."""
         return self.state in ("done", "failed", "cancelled")
 
+    @property
+    def listed(self) -> Job:
+        """The job as a list of jobs has it."""
+        if self.result is None:
+            return self
+        return replace(self, result={name: value for name, value in self.result.items() if name not in FINDINGS})
+
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """The jobs that are remembered, newest first."""
+    """The jobs that are remembered, newest first, their results without FINDINGS."""
 
     jobs: list[Job]
 

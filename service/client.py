@@ -392,7 +392,7 @@ class Client:
         return self._ask(Job, "POST", "/v1/jobs", once=True, json={"kind": kind, **options})
 
     def jobs(self) -> list[Job]:
-        """The jobs that are remembered, newest first."""
+        """The jobs that are remembered, newest first; what suspects and duplicates found comes with `job` alone."""
         return self._ask(Jobs, "GET", "/v1/jobs").jobs
 
     def job(self, job_id: str) -> Job:

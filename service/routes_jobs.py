@@ -37,8 +37,8 @@ async def submit(
 
 @router.get("/jobs", response_model=answers.Jobs)
 async def jobs(request: Request) -> Response:
-    """The jobs that are remembered, newest first."""
-    return json_of(answers.Jobs(_jobs(request).all()))
+    """The jobs that are remembered, newest first, without the suspects and groups that they have found."""
+    return json_of(answers.Jobs([job.listed for job in _jobs(request).all()]))
 
 
 @router.get("/jobs/{job_id}", response_model=answers.Job)

@@ -94,7 +94,7 @@ def show_groups(client: Client, job: Job | None, settings: Settings, *, start: i
 
     Args:
         client: Of the service; items that are gone by now are left out.
-        job: Which has found them; None where nobody has looked yet.
+        job: Which has found them, of a list; None where nobody has looked yet.
         settings: Of the page.
         start: Of the first group on the page, from 0.
 
@@ -103,12 +103,13 @@ def show_groups(client: Client, job: Job | None, settings: Settings, *, start: i
     """
     if job is None or job.result is None:
         return fill("duplicates.html", job=None, read_only=settings.read_only)
-    every = job.result["groups"]
+    whole = client.job(job.id).result or {}
+    every, sizes = whole["groups"], whole["sizes"]
     groups = []
-    for members in every[start:][:_SHOWN]:
+    for members, size in zip(every[start:][:_SHOWN], sizes[start:], strict=False):
         there = [one for one in members[:_SHOWN_ITEMS] if _is_there(client, one["item"]["item_id"])]
         if len(there) > 1:
-            groups.append({"items": there, "more": len(members) - len(members[:_SHOWN_ITEMS])})
+            groups.append({"items": there, "more": size - len(members[:_SHOWN_ITEMS])})
     following = start + _SHOWN
     return fill(
         "duplicates.html",

@@ -133,7 +133,7 @@ def show_suspects(
         client: Of the service; items are asked for as they are now.
         catalog: Of the service.
         target: Whose labels.
-        job: Which has found them; None where nobody has looked yet.
+        job: Which has found them, of a list; None where nobody has looked yet.
         settings: Of the page.
         start: Of the first one on the page, from 0.
 
@@ -144,7 +144,7 @@ def show_suspects(
         return notice("No item has a label yet, so none can be wrong.", "hint")
     if job is None or job.result is None:
         return fill("suspects.html", target=target, job=None, read_only=settings.read_only)
-    every = job.result["suspects"]
+    every = (client.job(job.id).result or {})["suspects"]
     is_old = job.result["gallery_version"] != catalog.gallery_version
     rows = [
         {**one, "now": _label_now(client, one, target) if is_old else one["label"]} for one in every[start:][:_SHOWN]

@@ -414,7 +414,15 @@ def test_every_option_of_a_job_reaches_the_queue(shop, body, wanted):
 def test_jobs_are_listed_and_cancelled(shop):
     for _ in range(2):
         shop.client.post("/v1/jobs", json={"kind": "compact"})
-    assert [job["id"] for job in shop.client.get("/v1/jobs").json()["jobs"]] == ["job-1", "job-0"]
+    # What may be long comes with the job itself.
+    found = {"found": 1, "max_distance": 0.02, "groups": [[{"item": {"item_id": "a"}}]], "sizes": [2]}
+    shop.engine.jobs.change("job-1", state="done", result=found)
+    listed = shop.client.get("/v1/jobs").json()["jobs"]
+    assert [(job["id"], job["result"]) for job in listed] == [
+        ("job-1", {"found": 1, "max_distance": 0.02}),
+        ("job-0", None),
+    ]
+    assert shop.client.get("/v1/jobs/job-1").json()["result"] == found
     response = shop.client.post("/v1/jobs/job-0/cancel")
     assert (response.status_code, response.json()["state"]) == (200, "cancelled")
     for method, path in (("GET", "job-9"), ("POST", "job-9/cancel"), ("GET", "job-9/events")):
