@@ -17,6 +17,7 @@ from ui.page import STYLES, THEME, create_page
 from ui.routes import create_routes
 from ui.settings import Settings
 from ui.streams import Streams
+from ui.zips import PhotoZips
 
 # An explanation may take the service a minute; its state and a photo of the catalog take no time.
 _TIMEOUT_S, _SHORT_TIMEOUT_S = 65.0, 10.0
@@ -41,11 +42,12 @@ def create_app(settings: Settings) -> Iterator[ASGIApp]:
         _client(settings, _SHORT_TIMEOUT_S) as quick,
         HeldFiles(settings.held_mb) as files,
     ):
+        zips = PhotoZips(files)
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        app.include_router(create_routes(settings, quick, files))
+        app.include_router(create_routes(settings, quick, files, zips))
         gr.mount_gradio_app(
             app,
-            create_page(settings, client, files),
+            create_page(settings, client, files, zips),
             path="",
             allowed_paths=[],
             show_error=False,

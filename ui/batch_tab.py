@@ -17,7 +17,6 @@ from ui.batch_view import View, labels_of, page_of
 from ui.context import Context
 from ui.head_answers import BEST, HEAD_NAMES
 from ui.markup import fill, notice, script
-from ui.zips import PhotoZips
 
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _ANY = ""
@@ -31,7 +30,7 @@ _Shown = tuple[Any, Any, Any, Any, Any]
 
 def build(context: Context) -> None:
     """The tab."""
-    batches, zips = Batches(), PhotoZips(context.files)
+    batches = Batches()
     gr.HTML(
         "<p class='m-lead'>Label many photos at once, and take the table with you.</p>",
         apply_default_css=False,
@@ -62,13 +61,13 @@ def build(context: Context) -> None:
     shown = [token, progress, table, filters.row, filters.label]
     for begin in (sender.start, progress.again):
         begin(
-            _starter(context, batches, zips),
+            _starter(context, batches),
             [sender, targets, head, token, filters.below],
             [*shown, filters.text, filters.only],
             trigger_mode="multiple",
             **_HIDDEN,
         )
-    progress.resume(_resumer(context, batches, zips), token, shown, trigger_mode="multiple", **_HIDDEN)
+    progress.resume(_resumer(context, batches), token, shown, trigger_mode="multiple", **_HIDDEN)
     progress.cancel(_canceller(batches), token, None, queue=False, **_HIDDEN)
     progress.save(_saver(context, batches), token, made, **_HIDDEN)
     table.turn(_turner(batches), token, table, trigger_mode="multiple", **_HIDDEN)
@@ -104,7 +103,7 @@ def _filters() -> _Filters:
     return _Filters()
 
 
-def _starter(context: Context, batches: Batches, zips: PhotoZips) -> Callable[..., Iterator[tuple[Any, ...]]]:
+def _starter(context: Context, batches: Batches) -> Callable[..., Iterator[tuple[Any, ...]]]:
     """Begins a batch of what was sent."""
 
     def start(
@@ -117,15 +116,15 @@ def _starter(context: Context, batches: Batches, zips: PhotoZips) -> Callable[..
         batch = Batch(targets or None, None if head in (None, BEST) else head, view=View(below=below))
         reset = (gr.update(choices=[("Any label", _ANY)], value=_ANY), "", "all")
         yield batch.token, notice("Looking at what came."), "", gr.update(visible=False), *reset
-        collect(batch, value.get("files") or [], value.get("skipped") or [], zips)
+        collect(batch, value.get("files") or [], value.get("skipped") or [], context.zips)
         batches.hold(batch)
-        for shown in _follow(batch, context, batches, zips):
+        for shown in _follow(batch, context, batches):
             yield *shown, gr.skip(), gr.skip()
 
     return start
 
 
-def _resumer(context: Context, batches: Batches, zips: PhotoZips) -> Callable[[str], Iterator[_Shown]]:
+def _resumer(context: Context, batches: Batches) -> Callable[[str], Iterator[_Shown]]:
     """Goes on with a batch that was cancelled, or that had to stop."""
 
     def resume(token: str) -> Iterator[_Shown]:
@@ -133,15 +132,15 @@ def _resumer(context: Context, batches: Batches, zips: PhotoZips) -> Callable[[s
         if batch is None:
             yield gr.skip(), notice(_GONE, "error"), gr.skip(), gr.skip(), gr.skip()
         elif batch.state != "running":
-            yield from _follow(batch, context, batches, zips)
+            yield from _follow(batch, context, batches)
 
     return resume
 
 
-def _follow(batch: Batch, context: Context, batches: Batches, zips: PhotoZips) -> Iterator[_Shown]:
+def _follow(batch: Batch, context: Context, batches: Batches) -> Iterator[_Shown]:
     """Does the work, and shows how far it is."""
     drawn, at = "", 0.0
-    running = work(batch, context.client, context.files, zips)
+    running = work(batch, context.client, context.files, context.zips)
     try:
         for _ in running:
             batches.get(batch.token)

@@ -44,13 +44,15 @@ class Page:
     """The rows of a page.
 
     Args:
-        rows: At most 50.
+        rows: At most PAGE.
+        first: Place of the first row, from 1.
         found: Rows that pass the filters, on all pages.
         number: Of this page, from 0.
         last: Number of the last page.
     """
 
     rows: list[Row]
+    first: int
     found: int
     number: int
     last: int
@@ -66,7 +68,7 @@ def page_of(batch: Batch, view: View) -> Page:
         rows = sorted(known, key=key, reverse=view.falling) + [row for row in rows if key(row) is None]
     last = max(0, (len(rows) - 1) // PAGE)
     number = min(max(view.page, 0), last)
-    return Page(rows[number * PAGE : (number + 1) * PAGE], len(rows), number, last)
+    return Page(rows[number * PAGE : (number + 1) * PAGE], number * PAGE + 1, len(rows), number, last)
 
 
 def labels_of(batch: Batch) -> list[tuple[str, str, int]]:

@@ -9,6 +9,7 @@ from ui import batch_tab, catalog_tab, find_tab, label_tab, query_panel, report_
 from ui.held_files import HeldFiles
 from ui.markup import fill, script
 from ui.settings import FILES, Settings
+from ui.zips import PhotoZips
 
 # Fonts of the machine: nothing is fetched from elsewhere.
 _FONT = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
@@ -23,20 +24,21 @@ STYLES = sorted(FILES.glob("*.css"))
 _AT_ONCE = 16
 
 
-def create_page(settings: Settings, client: Client, files: HeldFiles) -> gr.Blocks:
+def create_page(settings: Settings, client: Client, files: HeldFiles, zips: PhotoZips) -> gr.Blocks:
     """Gradio's blocks.
 
     Args:
         settings: Of the page.
         client: Of its service.
         files: Where what is sent is held.
+        zips: Those among it.
     """
     with gr.Blocks(title="Modiste", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(fill("header.html"), apply_default_css=False, js_on_load=script("header.js"))
         status = gr.HTML("", apply_default_css=False, js_on_load=script("status.js"), elem_id="status")
         with gr.Row(elem_id="main"):
             with gr.Column(scale=1, min_width=300, elem_id="asking"):
-                context = query_panel.build(settings, client, files, status)
+                context = query_panel.build(settings, client, files, zips, status)
             with gr.Column(scale=3, min_width=320), gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
                 with _tab("find", "Find similar"):
                     find = find_tab.build(context)

@@ -12,12 +12,13 @@ from ui.examples import find_examples
 from ui.held_files import HeldFiles
 from ui.markup import fill, labels_text, script
 from ui.settings import Settings
+from ui.zips import PhotoZips
 
 _NOTHING = {"token": None, "item_id": None, "box": None, "name": ""}
 _SCRIPTS = ("query_box.js", "camera.js", "query_panel.js")
 
 
-def build(settings: Settings, client: Client, files: HeldFiles, status: Any) -> Context:
+def build(settings: Settings, client: Client, files: HeldFiles, zips: PhotoZips, status: Any) -> Context:
     """The panel, and with it what the tabs share."""
 
     def describe(item_id: str) -> str:
@@ -44,4 +45,4 @@ def build(settings: Settings, client: Client, files: HeldFiles, status: Any) -> 
     )
     examples = gr.HTML("", apply_default_css=False, js_on_load=None, elem_id="examples")
     status.opened(show_examples, None, examples, show_progress="hidden", api_visibility="private")
-    return Context(settings, client, files, status, query)
+    return Context(settings, client, files, zips, status, query)

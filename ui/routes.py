@@ -17,6 +17,7 @@ from ui.held_files import MIB, HeldFileError, HeldFiles, picture_type
 from ui.service_state import ServiceState
 from ui.settings import FILES, Settings
 from ui.zip_routes import add_zip_routes
+from ui.zips import PhotoZips
 
 T = TypeVar("T")
 
@@ -28,13 +29,14 @@ _PHOTOS_AT_ONCE = 16
 _SCRIPTS = {"modern-screenshot.js"}
 
 
-def create_routes(settings: Settings, client: Client, files: HeldFiles) -> APIRouter:
+def create_routes(settings: Settings, client: Client, files: HeldFiles, zips: PhotoZips) -> APIRouter:
     """The routes of a page.
 
     Args:
         settings: Of the page.
         client: Of its service, with a short timeout.
         files: Where what is sent is held.
+        zips: Those among it.
     """
     router = APIRouter()
     at_once = anyio.CapacityLimiter(_PHOTOS_AT_ONCE)
@@ -64,7 +66,7 @@ def create_routes(settings: Settings, client: Client, files: HeldFiles) -> APIRo
         return FileResponse(FILES / name, media_type="text/javascript", headers=_CACHED)
 
     _add_uploads(router, settings, files)
-    add_zip_routes(router, files)
+    add_zip_routes(router, files, zips)
     return router
 
 

@@ -14,14 +14,14 @@ from ui.zips import PhotoZips, ZipError
 _CACHED = {"Cache-Control": "private, max-age=300"}
 
 
-def add_zip_routes(router: APIRouter, files: HeldFiles) -> None:
+def add_zip_routes(router: APIRouter, files: HeldFiles, zips: PhotoZips) -> None:
     """Adds the routes.
 
     Args:
         router: Of the page.
-        files: Where zips are held, and what is taken out of them.
+        files: Where what is taken out of zips is held.
+        zips: Those that are held.
     """
-    zips = PhotoZips(files)
 
     @router.get("/zips/{token}/{number}")
     def shown(token: str, number: int) -> Response:

@@ -12,6 +12,7 @@ from ui.held_files import MIB, HeldFiles
 from ui.markup import photo_url
 from ui.routes import create_routes
 from ui.settings import Settings
+from ui.zips import PhotoZips
 
 JPEG = b"\xff\xd8\xff\xe0 a photo"
 CATALOG = {
@@ -48,7 +49,7 @@ class Stand:
         service = Client("http://service", retries=0, transport=httpx.MockTransport(serve))
         app = FastAPI()
         self.files = files
-        app.include_router(create_routes(Settings(**settings), service, files))
+        app.include_router(create_routes(Settings(**settings), service, files, PhotoZips(files)))
         self.page = TestClient(app)
 
 
