@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +69,11 @@ class LabelOptions:
             coverage=default.coverage if coverage is None else float(coverage),
         )
 
+    @property
+    def is_reweighed(self) -> bool:
+        """Whether labels are restricted to a group, or a group of them counts less."""
+        return self.group != ALL or self.bias != 1
+
     def asked(self, catalog: Catalog, targets: Sequence[str]) -> dict[str, Any]:
         """The arguments of `Client.classify` about some targets; groups that none of them has labels of are left out.
 
@@ -95,7 +101,7 @@ def options_of(parameters: Mapping[str, str]) -> LabelOptions:
     default = LabelOptions()
     return LabelOptions.read(
         parameters.get("head"),
-        [target for target in parameters.get("targets", "").split(",") if target],
+        _names(parameters.get("targets")),
         parameters.get("allowed"),
         _number(parameters.get("top"), default.top),
         _number(parameters.get("bias"), default.bias),
@@ -107,6 +113,15 @@ def times(coverage: float) -> str:
     """A coverage as people say it: `9 times of 10`, `95 times of 100`."""
     hundredths = round(100 * coverage)
     return f"{hundredths // 10} times of 10" if hundredths % 10 == 0 else f"{hundredths} times of 100"
+
+
+def _names(text: str | None) -> list[str]:
+    """Names in JSON, since they may hold commas; anything else, which somebody wrote by hand, is none."""
+    try:
+        names = json.loads(text or "[]")
+    except (ValueError, RecursionError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _number(text: str | None, default: float) -> float:
@@ -230,7 +245,7 @@ def ask_heads(
         raise next(outcome for _, outcome in outcomes if isinstance(outcome, ServiceError))
     item_id = subject.get("item_id")
     nearest = answered[0].photos[0].neighbours
-    known = next((one.item.labels for one in nearest if one.item.item_id == item_id), {})
+    known = (yield from ask(partial(client.item, item_id))).labels if item_id is not None else {}
     found = [one for asked, outcome in outcomes for one in _answers(asked, outcome)]
     targets = list(dict.fromkeys(head.target for head in heads))
     return HeadAnswers(

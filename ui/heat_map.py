@@ -18,7 +18,7 @@ METHODS = {
 }
 # Height of a curve's picture in its own units; its width is 100.
 _HEIGHT = 60
-_OUTSIDE = "The map and its figures are of the head as it is: groups and the weight of bottoms are left out of them."
+OUTSIDE = "The map and its figures are of the head as it is: groups and the weight of bottoms are left out of them."
 
 
 def fill_heat_map(why: Explanation, item_id: str | None, *, is_reweighed: bool = False) -> str:
@@ -34,7 +34,7 @@ def fill_heat_map(why: Explanation, item_id: str | None, *, is_reweighed: bool =
         "why": why,
         "head": HEAD_NAMES.get(why.head or "", why.head),
         "method": METHODS.get(why.method, why.method),
-        "remarks": [*why.remarks, *([_OUTSIDE] if is_reweighed else [])],
+        "remarks": [*why.remarks, *([OUTSIDE] if is_reweighed else [])],
         "item_id": item_id,
         "hidden": trust and curve_points(trust.shares, trust.deletion_curve),
         "shown": trust and curve_points(trust.shares, trust.insertion_curve),

@@ -1,6 +1,7 @@
 // Answers: a bar shows why its label is likely, "Show why" the label that is chosen. Triggers "why".
 const WHERE = ["head", "targets", "allowed", "top", "bias", "coverage"];
-const USUAL = ["best", "", "All", "5", "1", "0.9"];
+const USUAL = ["best", "[]", "All", "5", "1", "0.9"];
+const written = (option) => (Array.isArray(option) ? JSON.stringify(option) : String(option ?? ""));
 const pressed = (card) => card.querySelector("[data-why][aria-pressed=true]") ?? card.querySelector("[data-why]");
 const explain = (bar) => {
   if (!bar) return;
@@ -20,7 +21,7 @@ modiste.labels = {
   asking(...options) {
     element.setAttribute("aria-busy", "true");
     modiste.labels.explained = null;
-    if (modiste.tab === "label") modiste.link(Object.fromEntries(WHERE.map((name, place) => [name, String(options[place] ?? "") === USUAL[place] ? null : String(options[place] ?? "")])));
+    if (modiste.tab === "label") modiste.link(Object.fromEntries(WHERE.map((name, place) => [name, written(options[place]) === USUAL[place] ? null : written(options[place])])));
   },
   answered() { element.removeAttribute("aria-busy"); },
   // By another method.

@@ -15,6 +15,7 @@ from ui.asking import ask, sentence_of
 from ui.context import Context
 from ui.find_answer import FAR, Search
 from ui.head_answers import ALL, HEAD_NAMES, HeadAnswers, LabelOptions, ask_heads, times
+from ui.heat_map import OUTSIDE
 from ui.held_files import HeldFile, picture_type
 from ui.label_filter import where_of
 from ui.markup import fill
@@ -89,6 +90,11 @@ class Report:
         words += [f"{target} is {' or '.join(labels)}" for target, labels in where_of(search.filters).items()]
         words += [f"no further than {search.limit:g}"] if search.limit < FAR else []
         return ", ".join(words + (["one photo a product"] if search.group else []))
+
+    @property
+    def maps_remark(self) -> str:
+        """What is to be known of the heat maps together; empty for nothing."""
+        return OUTSIDE if self.plan.options.is_reweighed else ""
 
     @property
     def how(self) -> str:

@@ -69,6 +69,9 @@ class Service:
         near = [Neighbour(ITEM, 0.0, 1.0), Neighbour(Item("shirt-2"), 0.1, 0.9)]
         return Classification([ClassifiedPhoto("", None, predictions, near)], receipt)
 
+    def item(self, item_id):
+        return ITEM if item_id == ITEM.item_id else Item(item_id, labels={"category": ["skirt"]})
+
 
 def said(generator):
     """What a generator returns."""
@@ -92,9 +95,11 @@ def test_a_group_goes_only_to_heads_that_know_a_label_of_it():
 
 def test_the_address_sets_the_options_and_what_is_no_number_is_left():
     options = options_of(
-        {"head": "knn", "targets": "a,b", "allowed": "Tops", "top": "7", "bias": "x", "coverage": "nan"}
+        {"head": "knn", "targets": '["a,b", "c", 7]', "allowed": "Tops", "top": "7", "bias": "x", "coverage": "nan"}
     )
-    assert options == LabelOptions("knn", ("a", "b"), "Tops", 7, 1.0, 0.9)
+    assert options == LabelOptions("knn", ("a,b", "c"), "Tops", 7, 1.0, 0.9)
+    for wrong in ("a,b", "{}", '"a"', "7", "[" * 100_000):
+        assert options_of({"targets": wrong}) == LabelOptions()
     assert options_of({}) == LabelOptions() == LabelOptions.read(None, None, None, None, None, None)
 
 
@@ -155,6 +160,16 @@ def test_a_photo_is_sent_with_its_box():
     assert "item_id" not in asked
     # Of a photo the catalog says nothing, though an item lies where it does.
     assert found.targets[0].known == []
+
+
+def test_what_the_catalog_says_is_told_of_an_item_that_is_none_of_its_neighbours():
+    # Where many copies are as near as the item itself, it may come after those that are listed.
+    catalog, says = (
+        catalog_of(head_of("category", "knn")),
+        {("category", "knn"): prediction_of("category", "knn", "shirt")},
+    )
+    found = said(ask_heads(Service(says), catalog, {"item_id": "copy-9"}, LabelOptions(head="knn")))
+    assert found.targets[0].known == ["skirt"]
 
 
 def refusal(status, detail="The run is gone. Add it anew."):

@@ -88,6 +88,18 @@ def test_a_link_opens_the_bars_and_controls_change_what_is_asked(visit, address,
     assert bars_of(page, "category", best) == bars_for(allowed["category"])
 
 
+def test_chosen_targets_are_in_the_address_and_come_back_with_it(visit, address, client):
+    page = visit(f"{address}/?item={ITEM}&tab=label")
+    answered(page)
+    page.locator("#label-targets input").click()
+    page.get_by_role("option", name="colour", exact=True).click()
+    page.wait_for_function("() => document.querySelectorAll('#label-answer article').length === 1")
+    assert "targets=%5B%22colour%22%5D" in page.url
+    reload(page)
+    answered(page)
+    assert page.locator("#label-answer section").get_attribute("aria-label") == "colour"
+
+
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_every_head_stands_side_by_side(visit, address, client, shoot, size):
     page = visit(f"{address}/?item={ITEM}&tab=label&head=all", size)

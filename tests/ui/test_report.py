@@ -12,6 +12,7 @@ from service.answers import Catalog, Explanation, Item, MatchedItem, Neighbour, 
 from service.client import RefusedError
 from ui.find_answer import Search
 from ui.head_answers import LabelOptions
+from ui.heat_map import OUTSIDE
 from ui.held_files import HeldFiles
 from ui.query import QueryError
 from ui.report import PARTS, Plan, fill_report, gather, keep_report
@@ -69,9 +70,9 @@ class Client:
         return explanation(target=target, match=match_item_id)
 
 
-def make(value, *, parts=PARTS, targets=("kind", "bad"), files=None):
+def make(value, *, parts=PARTS, targets=("kind", "bad"), files=None, options=None):
     context = SimpleNamespace(client=Client(), files=files)
-    steps = gather(context, value, Plan(parts, targets, Search(2, limit=0.5), LabelOptions()))
+    steps = gather(context, value, Plan(parts, targets, Search(2, limit=0.5), options or LabelOptions()))
     said = []
     while True:
         try:
@@ -130,6 +131,12 @@ def test_only_the_parts_that_are_wanted_are_asked_for():
     assert (report.neighbours, report.match, len(report.maps)) == (None, None, 1)
     assert "What is like it" not in fill_report(report)
     assert not any("neighbours" in sentence for sentence in said)
+
+
+def test_it_says_that_maps_leave_groups_and_bias_out():
+    for options in (LabelOptions(group="Tops"), LabelOptions(bias=0.6)):
+        assert OUTSIDE in fill_report(make({"item_id": "q"}, options=options)[2])
+    assert OUTSIDE not in fill_report(make({"item_id": "q"})[2])
 
 
 def test_there_is_nothing_to_report_without_a_photo():
