@@ -74,7 +74,7 @@ def build(context: Context) -> None:
             return notice(sentence_of(error), "error")
 
     plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-    status.look(look, target, [status, target, draw], **plain)
+    status.look(look, target, [status, target, draw], trigger_mode="always_last", **plain)
     draw.click(start, None, status, **plain)
     target.change(None, target, None, js="(target) => { modiste.map?.colour(target); }")
 

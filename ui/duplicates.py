@@ -83,7 +83,7 @@ def build(context: Context) -> None:
             return notice(sentence_of(error), "error")
 
     plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-    status.look(look, shown, [status, found, shown], **plain)
+    status.look(look, shown, [status, found, shown], trigger_mode="always_last", **plain)
     found.turn(page, None, found, **plain)
     if not settings.read_only:
         search.click(find, distance, status, **plain)

@@ -4,6 +4,7 @@ const runs = () => element.querySelector("[data-running]") !== null;
 setInterval(() => element.offsetParent && runs() && trigger("look"), 1000);
 watch("value", () => {
   if (ran && !runs()) {
+    trigger("look"); // Once more: an answer that was on its way when the job was ordered knows nothing of it.
     modiste.look();
     modiste.parts[props.part].over?.();
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -78,30 +79,30 @@ def build(context: Context) -> None:
         except ServiceError as error:
             return notice(sentence_of(error), "error")
 
-    def find(target: str | None) -> str:
-        return _begin(client, settings, "suspects", target=target or "", limit=_LISTED)
-
-    def fit(target: str | None) -> str:
+    def begin(target: str | None, options_of: Callable[[Catalog, str], dict[str, Any]]) -> str:
+        """Orders a job about the target that is chosen, or will be once the part is filled."""
         try:
-            kinds = kinds_of(client.catalog(), target)
+            catalog = client.catalog()
+            job = client.submit(**options_of(catalog, chosen_target(catalog, target) or ""))
         except ServiceError as error:
             return notice(sentence_of(error), "error")
-        return _begin(client, settings, "fit", targets=[target or ""], heads=kinds)
+        return show_jobs([job], settings)
+
+    def find(target: str | None) -> str:
+        return begin(target, lambda _, chosen: {"kind": "suspects", "target": chosen, "limit": _LISTED})
+
+    def fit(target: str | None) -> str:
+        return begin(
+            target, lambda catalog, chosen: {"kind": "fit", "targets": [chosen], "heads": kinds_of(catalog, chosen)}
+        )
 
     plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-    status.look(look, [target, shown], [status, target, found, shown], **plain)
+    status.look(look, [target, shown], [status, target, found, shown], trigger_mode="always_last", **plain)
     target.input(look, [target, shown], [status, target, found, shown], **plain)
     found.turn(page, target, found, **plain)
     if not settings.read_only:
         search.click(find, target, status, **plain)
         refit.click(fit, target, status, **plain)
-
-
-def _begin(client: Client, settings: Settings, kind: Any, **options: Any) -> str:
-    try:
-        return show_jobs([client.submit(kind, **options)], settings)
-    except ServiceError as error:
-        return notice(sentence_of(error), "error")
 
 
 def kinds_of(catalog: Catalog, target: str | None) -> list[str]:

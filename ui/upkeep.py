@@ -44,7 +44,7 @@ def build(context: Context) -> None:
     def look(*chosen: Any) -> tuple[Any, ...]:
         return show_all(client, settings), *_choices(client, *chosen)
 
-    jobs.look(look, [source, targets, encoder], [jobs, source, targets, encoder], **_PLAIN)
+    jobs.look(look, [source, targets, encoder], [jobs, source, targets, encoder], trigger_mode="always_last", **_PLAIN)
     for button, inputs, options_of in (
         (refresh[-1], [source, *refresh[:-1]], _refresh_options),
         (fit[-1], [targets, *fit[:-1]], _fit_options),
@@ -108,7 +108,7 @@ def _refresh_controls() -> list[Any]:
 
 def _refresh_options(source: str | None, prune: bool, rehash: bool) -> dict[str, Any]:
     if not source:
-        raise UpkeepError("The service was started without a catalog to read; start it with --catalog.")
+        raise UpkeepError("Choose the catalog to read; where there is none, start the service with --catalog.")
     return {"kind": "refresh", "catalog": source, "prune": prune, "rehash": rehash}
 
 
