@@ -191,8 +191,14 @@ def ask(port: int, path: str, photos: Sequence[Path] = (), **options: float) -> 
     return Measured(answers, options["seconds"])
 
 
-def large_gallery(folder: Path, small: Path) -> None:
-    """100,000 items: the small gallery's embeddings over and over, each a little turned."""
+def large_gallery(folder: Path, small: Path, designs: int = 0) -> None:
+    """100,000 items: the small gallery's embeddings over and over, each a little turned.
+
+    Args:
+        folder: Of the gallery; where there is one, it stays.
+        small: Of the gallery that it is made of.
+        designs: Labels of a target of their own, `design`, that items get in turn; 0 for none.
+    """
     if folder.is_dir():
         return
     source = Gallery(small)
@@ -206,7 +212,8 @@ def large_gallery(folder: Path, small: Path) -> None:
         rows = []
         for number, vector in zip(numbers, vectors.astype(np.float32), strict=True):
             known = items[number % len(items)]
-            item = CatalogItem(f"{known.item_id}-{number}", known.image, known.product_id, known.labels)
+            own = {"design": (f"design {number % designs}",)} if designs else {}
+            item = CatalogItem(f"{known.item_id}-{number}", known.image, known.product_id, {**known.labels, **own})
             rows.append(Row(item, f"photo {number}", 100, 1, vector))
         store.upsert(rows)
     refresh_index(store.snapshot(), folder, "auto")
