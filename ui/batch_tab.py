@@ -79,7 +79,7 @@ def build(context: Context) -> None:
         trigger_mode="always_last",
         **_HIDDEN,
     )
-    context.status.opened(_filler(context), [targets, head], [targets, head], **_HIDDEN)
+    context.status.opened(_filler(context), [targets, head], [targets, head], queue=False, **_HIDDEN)
 
 
 class _Filters:

@@ -22,7 +22,7 @@ class Document:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._head = (fill("document.html") + f"<script>{script('page.js')}</script>").encode()
+        self._head = (fill("document.html") + f"<script>{script('streams.js')}\n{script('page.js')}</script>").encode()
         self._loading = fill("loading.html").encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -73,7 +73,9 @@ def build(context: Context) -> FindTab:
     )
     clear.click(None, None, tab.controls[1:], js=f"() => {{ modiste.findAgain(); return [[], {FAR}, false]; }}")
     gr.on([control.input for control in tab.controls], None, js="() => modiste.findAgain()")
-    opened = context.status.opened(set_controls, [is_open, tab.filters], [is_open, *tab.controls], **_PRIVATE)
+    opened = context.status.opened(
+        set_controls, [is_open, tab.filters], [is_open, *tab.controls], queue=False, **_PRIVATE
+    )
     opened.then(None, js="() => modiste.start('find')")
     return tab
 

@@ -100,7 +100,11 @@ def build(context: Context) -> LabelTab:
 
     is_filled = gr.State(value=False)
     context.status.opened(
-        _filler(context), [context.query, is_filled, *tab.controls], [answer, is_filled, *tab.controls], **_HIDDEN
+        _filler(context),
+        [context.query, is_filled, *tab.controls],
+        [answer, is_filled, *tab.controls],
+        queue=False,
+        **_HIDDEN,
     ).then(None, js="() => modiste.start('label')")
     return tab
 

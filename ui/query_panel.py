@@ -44,5 +44,5 @@ def build(settings: Settings, client: Client, files: HeldFiles, zips: PhotoZips,
         elem_id="query",
     )
     examples = gr.HTML("", apply_default_css=False, js_on_load=None, elem_id="examples")
-    status.opened(show_examples, None, examples, show_progress="hidden", api_visibility="private")
+    status.opened(show_examples, None, examples, queue=False, show_progress="hidden", api_visibility="private")
     return Context(settings, client, files, zips, status, query)

@@ -43,7 +43,7 @@ def build(context: Context, find: FindTab, label: LabelTab) -> None:
         trigger_mode="once",
         **_PRIVATE,
     )
-    context.status.opened(_filler(context), [is_filled, targets], [is_filled, targets], **_PRIVATE)
+    context.status.opened(_filler(context), [is_filled, targets], [is_filled, targets], queue=False, **_PRIVATE)
 
 
 def _maker(context: Context, searched: int) -> Callable[..., Iterator[str]]:

@@ -72,8 +72,9 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     """
     pages = []
 
-    def open_page(address: str, size: dict[str, int] = WIDE, **options: Any) -> Any:
+    def open_page(address: str, size: dict[str, int] = WIDE, *, script: str = "", **options: Any) -> Any:
         context = browser.new_context(viewport=size, **options)
+        context.add_init_script(script)
         page = context.new_page()
         host = address.split("/")[2]
         page.errors = []

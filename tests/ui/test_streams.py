@@ -1,44 +1,80 @@
-"""Streams: a question is taken only once the browser has heard that the stream before is closed."""
+"""Streams: no answer is lost where a question is asked while a stream of answers is being closed."""
 
 from __future__ import annotations
 
+import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from service.client import Client
 from ui import streams
 from ui.streams import Streams
 
+STREAM, JOIN = "/gradio_api/queue/data", "/gradio_api/queue/join"
+# A browser that is slow to read: Gradio's script hears of a close a second after its answer.
+SLOW = """(() => {
+  const plain = window.fetch;
+  window.fetch = async (...asked) => {
+    const response = await plain(...asked);
+    if (!response.url.includes("/queue/data")) return response;
+    const later = new TransformStream({
+      async transform(text, out) {
+        for (const part of text.split(/(?<=\\n\\n)/)) {
+          await new Promise((done) => setTimeout(done, part.includes("close_stream") ? 1000 : 0));
+          out.enqueue(part);
+        }
+      },
+    });
+    const text = response.body.pipeThrough(new TextDecoderStream()).pipeThrough(later);
+    return new Response(text.pipeThrough(new TextEncoderStream()), response);
+  };
+})()"""
 
-def _told(monkeypatch, *asked):
-    """Seconds that each answer was held back, when the clock stands still but for that."""
-    now, slept = [50.0], []
 
-    async def sleep(seconds):
-        slept.append(round(seconds, 6))
-        now[0] += seconds
-
-    monkeypatch.setattr(streams, "time", type("Clock", (), {"monotonic": staticmethod(lambda: now[0])}))
-    monkeypatch.setattr(streams, "anyio", type("Wait", (), {"sleep": staticmethod(sleep)}))
+@pytest.fixture
+def asked():
+    """Asks, and gives the number of streams that the answer names: asked(path, page)."""
+    says = {"text": 'data: {"msg":"close_stream","event_id":null}\n\n'}
     routes = [
-        Route("/gradio_api/queue/data", lambda _: PlainTextResponse('data: {"msg":"close_stream"}\n\n')),
-        Route("/gradio_api/queue/join", lambda _: JSONResponse({"event_id": "1"}), methods=["POST"]),
-        Route("/other", lambda _: PlainTextResponse('"close_stream"')),
+        Route(STREAM, lambda _: PlainTextResponse(says["text"])),
+        Route(JOIN, lambda _: JSONResponse({"event_id": "1"}), methods=["POST"]),
+        Route("/other", lambda _: PlainTextResponse(says["text"])),
     ]
     client = TestClient(Streams(Starlette(routes=routes)))
-    for path in asked:
-        answer = client.post(path) if path.endswith("join") else client.get(path)
+
+    def ask(path, page="a", text=None):
+        says["text"] = text or says["text"]
+        answer = client.request("POST" if path == JOIN else "GET", path, headers={"X-Modiste-Page": page})
         assert answer.status_code == 200
-    return slept
+        return answer.headers.get("x-modiste-closed")
+
+    return ask
 
 
-def test_a_question_is_taken_after_the_stream_before_is_closed(monkeypatch):
-    # The second question comes when the stream was closed long enough ago.
-    asked = ("/gradio_api/queue/data", "/gradio_api/queue/join", "/gradio_api/queue/join")
-    assert _told(monkeypatch, *asked) == [0.1]
+def test_a_question_is_told_how_many_streams_of_its_page_were_closed(asked):
+    assert [asked(path) for path in (JOIN, STREAM, JOIN, STREAM, STREAM, JOIN)] == ["0", None, "1", None, None, "3"]
+    assert asked(JOIN, "b") == "0"
 
 
-def test_nothing_else_waits_and_nothing_else_closes_a_stream(monkeypatch):
-    assert _told(monkeypatch, "/gradio_api/queue/join", "/other", "/gradio_api/queue/join") == []
-    assert _told(monkeypatch, "/gradio_api/queue/data", "/other") == []
+def test_nothing_else_counts(asked):
+    asked("/other")
+    asked(STREAM, text='data: {"msg":"process_completed","output":["close_stream"]}\n\n')
+    assert asked(JOIN) == "0"
+
+
+def test_only_so_many_pages_are_remembered(asked, monkeypatch):
+    monkeypatch.setattr(streams, "_MOST_PAGES", 2)
+    for page in ("a", "b", "a", "c"):
+        asked(STREAM, page)
+    assert [asked(JOIN, page) for page in ("a", "b", "c")] == ["2", "0", "1"]
+
+
+def test_a_question_during_the_close_of_a_stream_is_answered(visit, address, service):
+    page = visit(address, script=SLOW)
+    with Client(service) as client:
+        for item in ("p00001-1", "p00003-1", "p00004-1"):
+            nearest = client.neighbours(item_id=item, k=1).neighbours[0].item.item_id
+            page.evaluate("item => modiste.search(item)", item)
+            page.wait_for_selector(f"#neighbours .m-card:first-child [data-search='{nearest}']")
