@@ -57,8 +57,9 @@ space: ## Put together a Hugging Face Space, to be pushed to one, in artifacts/s
 	git archive HEAD $(SPACE) | tar -x -C artifacts/space
 	cp ui/space/README.md ui/space/Dockerfile artifacts/space/
 
+# Two at a time: many tests wait for processes of their own. More would want more memory than many machines have.
 test: .venv/ready .venv-ui/ready $(AXE) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 model: .venv/ready ## Compare a gallery with a plain dict over 800 long random sequences (30 minutes)
 	MODISTE_MODEL_EXAMPLES=800 $(BIN)/python -m pytest tests/indexer/test_stateful.py
