@@ -198,8 +198,8 @@ def _explainer(context: Context) -> Callable[..., Generator[str, None, None]]:
         except (QueryError, ServiceError, HeldFileError) as error:
             yield notice(sentence_of(error), "error")
         else:
-            is_reweighed = bias != 1 or group not in (None, ALL)
-            yield fill_heat_map(why, query.item_id, is_reweighed=is_reweighed)
+            options = LabelOptions(group=group or ALL, bias=bias)
+            yield fill_heat_map(why, query.item_id, is_reweighed=options.is_reweighed)
 
     return explain
 
