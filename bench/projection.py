@@ -148,7 +148,7 @@ def main() -> None:
         pool.submit(measure, real, "ours: blocks to 100 components, PaCMAP").result()
     compare("photos of fashion-products", real)
     mixed = make_mixed(SCRATCH / "projection" / "mixed", Store(real).snapshot(), options.count)
-    # It takes the better part of an hour.
+    # t-SNE would take the better part of an hour.
     compare("mixed items", mixed, ("scikit-learn t-SNE",))
 
 
