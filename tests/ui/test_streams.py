@@ -78,3 +78,15 @@ def test_a_question_during_the_close_of_a_stream_is_answered(visit, address, ser
             nearest = client.neighbours(item_id=item, k=1).neighbours[0].item.item_id
             page.evaluate("item => modiste.search(item)", item)
             page.wait_for_selector(f"#neighbours .m-card:first-child [data-search='{nearest}']")
+
+
+def test_a_close_that_was_never_read_is_not_waited_for_for_ever(visit, address):
+    page = visit(address)
+
+    def miscount(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, headers={**answer.headers, "x-modiste-closed": "99"})
+
+    page.route("**/queue/join*", miscount)
+    page.evaluate("modiste.search('p00001-1')")
+    page.wait_for_selector("#neighbours [data-search]")
