@@ -13,6 +13,8 @@ import httpx
 
 # No service that is well asks for more, and nobody wants to wait longer without knowing.
 LONGEST_PAUSE_S = 10.0
+# The service closes a connection that was idle for 5 s: what is sent on it at that moment would be lost.
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0)
 _FIRST_PAUSE_S = 0.2
 _BUSY = (409, 429, 503)
 _REFUSED_UNDONE = (429, 503)
@@ -86,7 +88,9 @@ class Connection:
         self.base_url = base_url
         self.timeout = timeout
         self.retries = retries
-        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, transport=transport)
+        self._http = httpx.Client(
+            base_url=base_url, headers=headers, timeout=timeout, transport=transport, limits=_LIMITS
+        )
 
     def close(self) -> None:
         """Closes the connections that wait for use."""

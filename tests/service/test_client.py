@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass, replace
@@ -661,3 +662,31 @@ def test_whatever_an_answer_holds_can_be_imported_from_the_client():
     # Whoever has httpx and this module alone names every class that a method returns, and those within.
     named = {name for name in client_module.__all__ if is_dataclass(getattr(client_module, name))}
     assert named == {name for name, kind in vars(answers).items() if is_dataclass(kind)}
+
+
+def test_a_connection_that_was_idle_is_not_used_again():
+    # The service closes it after 5 s, perhaps at the moment of the next question.
+    ports = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            ports.append(self.client_address[1])
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Client(f"http://127.0.0.1:{server.server_port}") as client:
+        for pause in (0, 0, 2.5):
+            time.sleep(pause)
+            assert client.health()
+    server.shutdown()
+    server.server_close()
+    assert ports[0] == ports[1] != ports[2]

@@ -140,24 +140,22 @@ def test_a_service_that_goes_away_is_said_and_comes_back(visit, gate, gated):
     without_failed_photos(page)
 
 
-def test_a_full_service_is_waited_for_and_says_so(visit, gate, gated, shoot):
+@pytest.mark.parametrize(
+    ("mood", "sentence"),
+    [
+        ("full", "All workers are busy. Trying again in 1 s."),
+        ("limited", "This key has 60 requests a minute. Trying again in 2 s."),
+    ],
+)
+def test_a_full_service_or_key_is_waited_for_and_says_so(visit, gate, gated, shoot, mood, sentence):
     page = visit(gated)
-    gate.mood = "full"
+    gate.mood = mood
     page.evaluate("modiste.search('p00001-1')")
-    page.wait_for_selector("#neighbours .m-notice >> text=All workers are busy. Trying again in 1 s.")
+    page.wait_for_selector(f"#neighbours .m-notice >> text={sentence}")
     shoot(page)
     gate.mood = None
     page.wait_for_selector("#neighbours [data-search]")
     without_failed_photos(page)
-
-
-def test_a_limit_of_requests_is_waited_for_and_said(visit, gate, gated):
-    page = visit(gated)
-    gate.mood = "limited"
-    page.evaluate("modiste.search('p00001-1')")
-    page.wait_for_selector("#neighbours .m-notice >> text=This key has 60 requests a minute. Trying again in 2 s.")
-    gate.mood = None
-    page.wait_for_selector("#neighbours [data-search]")
 
 
 def test_a_service_that_is_full_for_long_is_left_alone_until_it_is_asked_again(visit, gate, gated):
