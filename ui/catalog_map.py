@@ -28,6 +28,8 @@ def build(context: Context) -> None:
         draw = gr.Button(
             "Draw the map", scale=1, min_width=140, elem_id="map-draw", visible=not context.settings.read_only
         )
+    # By itself: what looks at jobs writes over their place.
+    refusal = gr.HTML(apply_default_css=False)
     status = gr.HTML(apply_default_css=False, js_on_load=script("job_status.js"), part="map-job")
 
     def points(asked: Any) -> dict[str, Any]:
@@ -67,15 +69,15 @@ def build(context: Context) -> None:
             ),
         )
 
-    def start() -> str:
+    def start() -> tuple[str, Any]:
         try:
-            return show_jobs([client.submit("project")], context.settings)
+            return "", show_jobs([client.submit("project")], context.settings)
         except ServiceError as error:
-            return notice(sentence_of(error), "error")
+            return notice(sentence_of(error), "error"), gr.skip()
 
     plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     status.look(look, target, [status, target, draw], trigger_mode="always_last", **plain)
-    draw.click(start, None, status, **plain)
+    draw.click(start, None, [refusal, status], **plain)
     target.change(None, target, None, js="(target) => { modiste.map?.colour(target); }")
 
 

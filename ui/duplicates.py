@@ -36,6 +36,8 @@ def build(context: Context) -> None:
             min_width=140,
             elem_id="duplicates-find",
         )
+    # By itself: what looks at jobs writes over their place.
+    refusal = gr.HTML(apply_default_css=False)
     status = gr.HTML(
         apply_default_css=False, js_on_load=script("job_status.js"), part="duplicates", elem_id="duplicates-status"
     )
@@ -75,18 +77,18 @@ def build(context: Context) -> None:
         except ServiceError as error:
             return notice(sentence_of(error), "error")
 
-    def find(chosen: str | float) -> str:
+    def find(chosen: str | float) -> tuple[str, Any]:
         distance = None if chosen == "known" else float(chosen)
         try:
-            return show_jobs([client.submit("duplicates", max_distance=distance, limit=_LISTED)], settings)
+            return "", show_jobs([client.submit("duplicates", max_distance=distance, limit=_LISTED)], settings)
         except ServiceError as error:
-            return notice(sentence_of(error), "error")
+            return notice(sentence_of(error), "error"), gr.skip()
 
     plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     status.look(look, shown, [status, found, shown], trigger_mode="always_last", **plain)
     found.turn(page, None, found, **plain)
     if not settings.read_only:
-        search.click(find, distance, status, **plain)
+        search.click(find, distance, [refusal, status], **plain)
 
 
 def show_groups(client: Client, job: Job | None, settings: Settings, *, start: int = 0) -> str:

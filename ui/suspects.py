@@ -38,6 +38,8 @@ def build(context: Context) -> None:
         refit = gr.Button(
             "Refit and see the change", scale=1, min_width=180, elem_id="suspects-refit", visible=not settings.read_only
         )
+    # By itself: what looks at jobs writes over their place.
+    refusal = gr.HTML(apply_default_css=False)
     status = gr.HTML(
         apply_default_css=False, js_on_load=script("job_status.js"), part="relabel", elem_id="suspects-status"
     )
@@ -79,19 +81,19 @@ def build(context: Context) -> None:
         except ServiceError as error:
             return notice(sentence_of(error), "error")
 
-    def begin(target: str | None, options_of: Callable[[Catalog, str], dict[str, Any]]) -> str:
+    def begin(target: str | None, options_of: Callable[[Catalog, str], dict[str, Any]]) -> tuple[str, Any]:
         """Orders a job about the target that is chosen, or will be once the part is filled."""
         try:
             catalog = client.catalog()
             job = client.submit(**options_of(catalog, chosen_target(catalog, target) or ""))
         except ServiceError as error:
-            return notice(sentence_of(error), "error")
-        return show_jobs([job], settings)
+            return notice(sentence_of(error), "error"), gr.skip()
+        return "", show_jobs([job], settings)
 
-    def find(target: str | None) -> str:
+    def find(target: str | None) -> tuple[str, Any]:
         return begin(target, lambda _, chosen: {"kind": "suspects", "target": chosen, "limit": _LISTED})
 
-    def fit(target: str | None) -> str:
+    def fit(target: str | None) -> tuple[str, Any]:
         return begin(
             target, lambda catalog, chosen: {"kind": "fit", "targets": [chosen], "heads": kinds_of(catalog, chosen)}
         )
@@ -101,8 +103,8 @@ def build(context: Context) -> None:
     target.input(look, [target, shown], [status, target, found, shown], **plain)
     found.turn(page, target, found, **plain)
     if not settings.read_only:
-        search.click(find, target, status, **plain)
-        refit.click(fit, target, status, **plain)
+        search.click(find, target, [refusal, status], **plain)
+        refit.click(fit, target, [refusal, status], **plain)
 
 
 def kinds_of(catalog: Catalog, target: str | None) -> list[str]:
