@@ -87,7 +87,7 @@ fix: .venv/ready ## Format, mend what the linter can, and write what is generate
 	$(BIN)/python -m tests.write_cli_help
 	$(BIN)/python -m tests.write_service_page
 
-bench: .venv/ready .venv-ui/ready ## Print every table of docs/benchmarks.md (90 minutes; wants ../shared/datasets)
+bench: .venv/ready .venv-ui/ready ## Print every table of docs/benchmarks.md (2 hours; wants ../shared/datasets)
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.index
 	$(BIN)/python -m bench.quality
@@ -99,3 +99,5 @@ bench: .venv/ready .venv-ui/ready ## Print every table of docs/benchmarks.md (90
 	$(BIN)/python -m bench.service
 	$(BIN)/python -m bench.train
 	$(BIN)/python -m bench.page
+	$(BIN)/python -m bench.page_large
+	$(BIN)/python -m bench.page_batch

@@ -21,8 +21,8 @@ from tests.ui.conftest import CHROMIUM
 from tests.ui.processes import UI_PYTHON, page_of, service_of
 
 PHOTOS, DRAWN, RUNS = 10_000, 500, 5
-# Photos that the service is asked about directly, so many in a request, by so many at a time: as the page does.
-ALONE, TOGETHER, AT_ONCE = 2000, 16, 2
+# Photos that the service is asked about directly, so many in a request, so many requests at a time: as the page asks.
+ALONE, TOGETHER, AT_ONCE = 2000, 8, 2
 
 
 def main() -> None:
